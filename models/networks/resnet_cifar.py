@@ -1,0 +1,81 @@
+"""The CIFAR networks: 6n+2 layers on 32x32 images, residual and plain. He et al. 2015, section 4.2."""
+
+from functools import partial
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.networks.architecture import Architecture, Network
+
+DEPTHS = (20, 32, 44, 56, 110, 1202)  # 6n + 2 for n = 3, 5, 7, 9, 18, 200
+CHANNELS = (16, 32, 64)
+
+
+def pad_shortcut(x: Tensor, channels: int, stride: int) -> Tensor:
+    """Option A: every `stride`-th pixel, the new channels zero, half of them on each side; no parameters.
+
+    Section 3.3 does not say where the zero channels go; both sides is what published CIFAR weights use.
+    """
+    missing = channels - x.shape[1]
+    return F.pad(x[:, :, ::stride, ::stride], (0, 0, 0, 0, missing // 2, missing - missing // 2))
+
+
+class CifarBlock(nn.Module):
+    """Two 3x3 convolutions with batch norm; y = relu(F(x) + shortcut(x)), without the sum when plain."""
+
+    def __init__(self, in_channels: int, channels: int, stride: int, is_residual: bool) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.channels, self.stride, self.is_residual = channels, stride, is_residual
+
+    def shortcut(self, x: Tensor) -> Tensor:
+        """Identity where the shape stays, option A where it changes. Section 4.2."""
+        if x.shape[1] == self.channels and self.stride == 1:
+            return x
+        return pad_shortcut(x, self.channels, self.stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = F.relu(self.bn1(self.conv1(x)))
+        y = self.bn2(self.conv2(y))
+        return F.relu(y + self.shortcut(x) if self.is_residual else y)
+
+
+class CifarResNet(Network):
+    """3x3 conv 16, three stages of n blocks at 32/16/8 px with 16/32/64 channels, global average pool, fc."""
+
+    def __init__(self, depth: int, classes: int = 10, is_residual: bool = True) -> None:
+        super().__init__()
+        if (depth - 2) % 6:
+            raise ValueError(f"depth {depth} is not 6n+2; the paper's are {DEPTHS}")
+        blocks = (depth - 2) // 6
+        self.conv1 = nn.Conv2d(3, 16, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(16)
+        self.layer1 = self._stage(16, 16, blocks, 1, is_residual)
+        self.layer2 = self._stage(16, 32, blocks, 2, is_residual)
+        self.layer3 = self._stage(32, 64, blocks, 2, is_residual)
+        self.fc = nn.Linear(64, classes)
+
+    @staticmethod
+    def _stage(in_channels: int, channels: int, blocks: int, stride: int, is_residual: bool) -> nn.Sequential:
+        first = CifarBlock(in_channels, channels, stride, is_residual)
+        rest = [CifarBlock(channels, channels, 1, is_residual) for _ in range(blocks - 1)]
+        return nn.Sequential(first, *rest)
+
+    def features(self, x: Tensor) -> Tensor:
+        x = F.relu(self.bn1(self.conv1(x)))  # [N, 16, H, W]
+        x = self.layer1(x)
+        x = self.layer2(x)  # [N, 32, H/2, W/2]
+        return self.layer3(x)  # type: ignore[no-any-return]  # Sequential is untyped; [N, 64, H/4, W/4]
+
+
+def _architecture(kind: str, depth: int) -> Architecture:
+    build = partial(CifarResNet, depth, is_residual=kind == "resnet")
+    return Architecture(
+        f"{kind}{depth}-cifar", lambda classes: build(classes), classes=10, crop_px=32, window=8
+    )
+
+
+ARCHITECTURES = [_architecture(kind, depth) for kind in ("resnet", "plain") for depth in DEPTHS]
