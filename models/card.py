@@ -63,7 +63,7 @@ class PolicyCard:
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One measured error: `top1_error` and `top5_error` in percent over `images` images of `dataset`/`split`."""
+    """One measured error: `top1_error` and `top5_error` in percent over `images` of `dataset`, `split`."""
 
     dataset: str
     split: str
@@ -79,7 +79,7 @@ class Metric:
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """Where the weights come from. `kind` is trained here, imported from a file, or an ensemble of versions."""
+    """Where the weights come from: trained here, imported from a file, or an ensemble of versions."""
 
     kind: Literal["trained", "imported", "ensemble"]
     created: str  # RFC 3339, UTC

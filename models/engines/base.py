@@ -31,7 +31,7 @@ class Engine(Protocol):
     """One model version on one device at one precision."""
 
     def infer(self, views: NDArray[np.uint8], *, features: bool = False, threads: int = 1) -> EngineOutput:
-        """views: uint8 [N, H, W, 3] of any H and W; raises EngineError. Callable from several threads at once.
+        """views: uint8 [N, H, W, 3] of any H and W; raises EngineError. Several threads may call it.
 
         `threads`: how many cores this call may use, 1 or all of the worker's: all is best for a lone
         batch, 1 when every core has a batch of its own. The answer is bitwise the same (ONNX Runtime).

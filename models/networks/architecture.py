@@ -1,4 +1,4 @@
-"""What every network here has in common: a name, a native crop, and a body whose last feature map can be reached."""
+"""What every network has in common: a name, a native crop, a body whose last feature map can be reached."""
 
 import difflib
 from collections.abc import Callable, Sequence

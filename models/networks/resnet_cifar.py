@@ -73,9 +73,7 @@ class CifarResNet(Network):
 
 def _architecture(kind: str, depth: int) -> Architecture:
     build = partial(CifarResNet, depth, is_residual=kind == "resnet")
-    return Architecture(
-        f"{kind}{depth}-cifar", lambda classes: build(classes), classes=10, crop_px=32, window=8
-    )
+    return Architecture(f"{kind}{depth}-cifar", build, classes=10, crop_px=32, window=8)
 
 
 ARCHITECTURES = [_architecture(kind, depth) for kind in ("resnet", "plain") for depth in DEPTHS]
