@@ -1,0 +1,1 @@
+"""The doors: each protocol translates its wire format into Classifier calls and back, nothing more."""
