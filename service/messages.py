@@ -166,6 +166,31 @@ class FrontendUp(msgspec.Struct, frozen=True, tag="frontend-up"):
     slot: int
 
 
+class StartFrontend(msgspec.Struct, frozen=True, tag="start-frontend"):
+    """Supervisor -> frontend, first, with the listening sockets as fds: HTTP, gRPC, admin.
+
+    `settings` is Settings.to_json(); `metrics_dir` holds the metric files of every process.
+    """
+
+    slot: int
+    settings: bytes
+    metrics_dir: str
+
+
+class StartWorker(msgspec.Struct, frozen=True, tag="start-worker"):
+    """Supervisor -> worker, first, with one fd: its stage board.
+
+    `version_path` is the directory of the model version; `device` is cpu or cuda:N; `threads` its cores.
+    """
+
+    slot: int
+    settings: bytes
+    metrics_dir: str
+    version_path: str
+    device: str
+    threads: int
+
+
 class Ready(msgspec.Struct, frozen=True, tag="ready"):
     """Child -> supervisor: it serves. `cost_ms` per policy is a worker's."""
 
@@ -190,6 +215,8 @@ ControlMessage = (
     | StateChanged
     | Drain
     | FrontendUp
+    | StartFrontend
+    | StartWorker
     | Ready
     | Refused
     | Heartbeat

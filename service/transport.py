@@ -94,19 +94,18 @@ class ControlChannel:
         """Blocking by default; asyncio users switch it off."""
         self._socket.setblocking(is_blocking)
 
-    def send(self, message: ControlMessage, *sockets: socket.socket) -> None:
-        """Send one message, and duplicates of `sockets`; raises OSError when the other end is gone."""
+    def send(self, message: ControlMessage, *fds: int) -> None:
+        """Send one message, and duplicates of `fds`; raises OSError when the other end is gone."""
         data = control_encoder.encode(message)
-        fds = [sock.fileno() for sock in sockets]
         ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
         self._socket.sendmsg([data], ancillary)
 
-    def receive(self) -> tuple[ControlMessage, list[socket.socket]] | None:
-        """The next message and the sockets that came with it; None when the other end is closed."""
+    def receive(self) -> tuple[ControlMessage, list[int]] | None:
+        """The next message and the file descriptors that came with it; None when the other end is closed."""
         data, fds, _, _ = socket.recv_fds(self._socket, CONTROL_BYTES, 8)
         if not data:
             return None
-        return control_decoder.decode(data), [socket.socket(fileno=fd) for fd in fds]
+        return control_decoder.decode(data), fds
 
     def close(self) -> None:
         """Close this end; the other end's `receive` then answers None."""

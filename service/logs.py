@@ -1,0 +1,58 @@
+"""Structured logs: one line per state change, JSON for machines, text on a terminal.
+
+Extra fields travel as `log.info("worker up", extra={"fields": {...}})`. Never a file name or EXIF of a
+client's image, never a secret.
+"""
+
+import json
+import logging
+import sys
+import time
+from typing import Literal
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: time (RFC 3339, UTC), level, process, message, then the record's fields."""
+
+    def __init__(self, process: str) -> None:
+        super().__init__()
+        self._process = process
+
+    def format(self, record: logging.LogRecord) -> str:
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        line = {
+            "time": f"{stamp}.{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "process": self._process,
+            "message": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False, default=str)
+
+
+class TextFormatter(logging.Formatter):
+    """The same for people: clock, level, process, message, key=value."""
+
+    def __init__(self, process: str) -> None:
+        super().__init__()
+        self._process = process
+
+    def format(self, record: logging.LogRecord) -> str:
+        clock = time.strftime("%H:%M:%S", time.localtime(record.created))
+        fields = " ".join(f"{key}={value}" for key, value in getattr(record, "fields", {}).items())
+        text = (
+            f"{clock} {record.levelname.lower():7} {self._process:12} {record.getMessage()} {fields}".rstrip()
+        )
+        return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
+
+
+def set_up_logs(process: str, log_format: Literal["auto", "json", "text"], log_level: str) -> None:
+    """Send every log of this process to stderr; `process` names it, such as `frontend-0`."""
+    is_text = log_format == "text" or (log_format == "auto" and sys.stderr.isatty())
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(TextFormatter(process) if is_text else JsonFormatter(process))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(log_level.upper())
