@@ -1,0 +1,81 @@
+# Every target sets up what it needs, once, in a virtual environment of its own, from locked requirements.
+# `make serve` never installs torch; `make test`, `make lint` and `make types` share .venv, which has everything.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+# The first of these that is a Python 3.11; `make PYTHON=/path/to/python` overrules.
+ifeq ($(origin PYTHON), undefined)
+PYTHON = $(shell for name in python3.11 python3 python; do \
+	$$name -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' >/dev/null 2>&1 && echo $$name && break; done)
+endif
+IS_PYTHON_3_11 = $(shell $(PYTHON) -c 'import sys; print(sys.version_info[:2] == (3, 11))' 2>/dev/null)
+HAS_VENV = $(shell $(PYTHON) -c 'import ensurepip, venv; print(True)' 2>/dev/null)
+define check_python
+$(if $(PYTHON),,$(error Python 3.11 was not found: install it and run make again, or name it with 'make PYTHON=/path/to/python3.11'))
+$(if $(filter True,$(IS_PYTHON_3_11)),,$(error $(PYTHON) is not Python 3.11: name one that is with 'make PYTHON=/path/to/python3.11'))
+$(if $(filter True,$(HAS_VENV)),,$(error $(PYTHON) lacks the venv module: install it ('apt install python3.11-venv' on Debian and Ubuntu) and run make again))
+endef
+
+# $(call make_environment,FOLDER,WHAT IT IS FOR)
+define make_environment
+$(strip $(check_python))
+@echo "Setting up $(1) $(2); only the first time, and when its lock changes."
+@$(PYTHON) -m venv --clear $(1)
+@$(1)/bin/python -m pip install -qq --disable-pip-version-check --require-hashes --requirement $<
+@touch $@
+endef
+
+.PHONY: help
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
+
+.venv-serve/ready: requirements/serve.txt
+	$(call make_environment,.venv-serve,to serve (about 60 MB to download))
+
+.venv-test-service/ready: requirements/test-service.txt
+	$(call make_environment,.venv-test-service,to test the service (about 70 MB to download))
+
+.venv/ready: requirements/dev.txt
+	$(call make_environment,.venv,to develop (about 3 GB to download: torch brings CUDA))
+
+.PHONY: serve
+serve: .venv-serve/ready ## serve the shipped model on http://localhost:8080 (no torch)
+	@exec .venv-serve/bin/python -m service serve
+
+.PHONY: test
+test: .venv/ready ## run every test, torch included
+	@.venv/bin/python -m pytest
+
+.PHONY: test-service
+test-service: .venv-test-service/ready ## run the tests that need no torch
+	@.venv-test-service/bin/python -m pytest
+
+.PHONY: lint
+lint: .venv/ready ## check style, format and the laws between rooms
+	@.venv/bin/python -m ruff check .
+	@.venv/bin/python -m ruff format --check .
+	@.venv/bin/python -c 'from importlinter.cli import lint_imports_command as check; check()' --no-logo
+
+.PHONY: format
+format: .venv/ready ## let ruff mend style and format
+	@.venv/bin/python -m ruff check --fix .
+	@.venv/bin/python -m ruff format .
+
+.PHONY: types
+types: .venv/ready ## check types, tests included
+	@.venv/bin/python -m mypy .
+
+COMPILE = .venv/bin/python -m uv pip compile --quiet --python-version 3.11 --python-platform linux \
+	--generate-hashes --no-header $(UPGRADE) pyproject.toml
+.PHONY: lock
+lock: .venv/ready ## lock requirements/*.txt anew (UPGRADE=--upgrade takes newer versions)
+	@$(COMPILE) --extra dev --output-file requirements/dev.txt
+	@$(COMPILE) --extra serve --constraint requirements/dev.txt --output-file requirements/serve.txt
+	@$(COMPILE) --extra serve --extra client --extra test --constraint requirements/dev.txt \
+		--output-file requirements/test-service.txt
+	@$(COMPILE) --extra serve --extra gpu --constraint requirements/dev.txt --output-file requirements/gpu.txt
+
+.PHONY: clean
+clean: ## remove the virtual environments and caches
+	rm -rf .venv .venv-serve .venv-test-service .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

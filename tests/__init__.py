@@ -1,0 +1,1 @@
+"""Tests mirror the tree: tests/models for models/, tests/service for service/, each folder a package."""
