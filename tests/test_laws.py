@@ -1,0 +1,154 @@
+"""The laws between rooms that import contracts cannot express; see docs/architecture.md."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+READERS = {"environ", "environb", "getenv", "getenvb"}
+PICKLERS = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+PICKLING_PARTS_OF_MULTIPROCESSING = {
+    "Queue",
+    "SimpleQueue",
+    "Pipe",
+    "Pool",
+    "Manager",
+    "connection",
+    "managers",
+}
+
+# Blocks torch as if it were not installed, then imports the service and what it uses of models.
+IMPORT_WITHOUT_TORCH = """
+import importlib, importlib.abc, pkgutil, sys
+ABSENT = {"torch", "torchvision", "onnx", "onnxscript", "tensorboard", "training"}
+SKIPPED = ("models.networks", "models.checkpoints", "models.engines.torch", "models.__main__", "models.cli")
+
+class Blocked(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ABSENT:
+            raise ModuleNotFoundError(f"{name} is not there", name=name)
+
+sys.meta_path.insert(0, Blocked())
+names = ["models", "service"]
+for package in [importlib.import_module(name) for name in names]:
+    for info in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
+        if not info.name.startswith(SKIPPED) and not info.name.endswith("__main__"):
+            importlib.import_module(info.name)
+            names.append(info.name)
+print(len(names))
+"""
+
+
+def list_sources(*rooms: str) -> list[Path]:
+    """The Python files of `rooms`, relative to the root."""
+    return sorted(path.relative_to(ROOT) for room in rooms for path in (ROOT / room).rglob("*.py"))
+
+
+def find_environment_reads(tree: ast.AST) -> Iterator[int]:
+    """Lines that read the environment; writing one variable for a library (`os.environ[x] = y`) is none."""
+    written = {
+        id(node.value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and node.attr in READERS:
+            if id(node) not in written:
+                yield node.lineno
+        elif isinstance(node, ast.ImportFrom) and node.module == "os":
+            names = {alias.name for alias in node.names}
+            if names & READERS:
+                yield node.lineno
+
+
+def find_unpickling(tree: ast.AST) -> Iterator[int]:
+    """Lines that unpickle, or could: pickle and its kin, multiprocessing's channels, some loaders."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            if {alias.name.split(".")[0] for alias in node.names} & PICKLERS:
+                yield node.lineno
+        elif isinstance(node, ast.ImportFrom):
+            names = {alias.name for alias in node.names}
+            top = (node.module or "").split(".")[0]
+            if top in PICKLERS or (top == "multiprocessing" and names & PICKLING_PARTS_OF_MULTIPROCESSING):
+                yield node.lineno
+        elif isinstance(node, ast.Attribute):
+            if (
+                node.attr in PICKLING_PARTS_OF_MULTIPROCESSING
+                and ast.unparse(node.value) == "multiprocessing"
+            ):
+                yield node.lineno
+        elif isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            given = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+            if called == "torch.load" and given.get("weights_only") != "True":
+                yield node.lineno
+            if called in {"np.load", "numpy.load"} and given.get("allow_pickle", "False") != "False":
+                yield node.lineno
+
+
+@pytest.mark.parametrize("path", list_sources("models", "service"), ids=str)
+def test_only_settings_reads_the_environment(path: Path) -> None:
+    if path == Path("service/settings.py"):
+        return
+    lines = list(find_environment_reads(ast.parse((ROOT / path).read_text(encoding="utf-8"))))
+    assert not lines, f"{path} reads the environment on lines {lines}; add a setting to service/settings.py"
+
+
+@pytest.mark.parametrize("path", list_sources("models", "service", "training"), ids=str)
+def test_nothing_unpickles(path: Path) -> None:
+    lines = list(find_unpickling(ast.parse((ROOT / path).read_text(encoding="utf-8"))))
+    assert not lines, f"{path} could run code from a pickle on lines {lines}"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import os\nos.environ['A']",
+        "import os\nos.getenv('A')",
+        "from os import environ",
+        "import os as o\no.environ.get('A')",
+    ],
+    ids=["by subscript", "by getenv", "by name", "by alias"],
+)
+def test_a_read_of_the_environment_is_found(source: str) -> None:
+    assert list(find_environment_reads(ast.parse(source)))
+
+
+def test_a_write_to_the_environment_is_no_read() -> None:
+    assert not list(find_environment_reads(ast.parse("import os\nos.environ['A'] = 'b'")))
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import pickle",
+        "from pickle import loads",
+        "import multiprocessing\nmultiprocessing.Queue()",
+        "from multiprocessing.connection import Pipe",
+        "torch.load(path)",
+        "np.load(path, allow_pickle=True)",
+    ],
+    ids=[
+        "pickle",
+        "pickle by name",
+        "a queue of processes",
+        "a pipe of processes",
+        "torch.load",
+        "numpy.load",
+    ],
+)
+def test_an_unpickling_is_found(source: str) -> None:
+    assert list(find_unpickling(ast.parse(source)))
+
+
+def test_the_service_imports_where_torch_is_not_installed() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORT_WITHOUT_TORCH], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 10
