@@ -6,22 +6,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.networks.architecture import Architecture, Network
+from models.networks.shortcuts import PadShortcut
 
 DEPTHS = (20, 32, 44, 56, 110, 1202)  # 6n + 2 for n = 3, 5, 7, 9, 18, 200
 CHANNELS = (16, 32, 64)
 
 
-def pad_shortcut(x: Tensor, channels: int, stride: int) -> Tensor:
-    """Option A: every `stride`-th pixel, the new channels zero, half of them on each side; no parameters.
-
-    Section 3.3 does not say where the zero channels go; both sides is what published CIFAR weights use.
-    """
-    missing = channels - x.shape[1]
-    return F.pad(x[:, :, ::stride, ::stride], (0, 0, 0, 0, missing // 2, missing - missing // 2))
-
-
 class CifarBlock(nn.Module):
-    """Two 3x3 convolutions with batch norm; y = relu(F(x) + shortcut(x)), without the sum when plain."""
+    """Two 3x3 convolutions with batch norm; y = relu(F(x) + shortcut(x)), without the sum when plain.
+
+    The shortcut is the identity where the shape stays, option A where it changes. Section 4.2.
+    """
 
     def __init__(self, in_channels: int, channels: int, stride: int, is_residual: bool) -> None:
         super().__init__()
@@ -29,13 +24,9 @@ class CifarBlock(nn.Module):
         self.bn1 = nn.BatchNorm2d(channels)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(channels)
-        self.channels, self.stride, self.is_residual = channels, stride, is_residual
-
-    def shortcut(self, x: Tensor) -> Tensor:
-        """Identity where the shape stays, option A where it changes. Section 4.2."""
-        if x.shape[1] == self.channels and self.stride == 1:
-            return x
-        return pad_shortcut(x, self.channels, self.stride)
+        self.is_residual = is_residual
+        changes_shape = stride != 1 or in_channels != channels
+        self.shortcut = PadShortcut(in_channels, channels, stride) if changes_shape else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = F.relu(self.bn1(self.conv1(x)))
