@@ -2,7 +2,6 @@
 
 import hashlib
 import math
-import os
 import re
 from pathlib import Path
 
@@ -35,10 +34,10 @@ def check_files(card: ModelCard, path: Path) -> None:
     missing = sorted(required - set(card.files))
     if odd or missing:
         raise BadVersion(f"the card lists {odd[0]!r}" if odd else f"the card does not list {missing[0]}")
-    for entry in os.scandir(path):
+    for entry in sorted(path.iterdir()):
         if entry.name not in card.files and entry.name != CARD:
             raise BadVersion(f"{entry.name!r} is not in the card")
-        if not entry.is_file(follow_symlinks=False):
+        if entry.is_symlink() or not entry.is_file():
             raise BadVersion(f"{entry.name} is a link or no regular file")
     for name, expected in card.files.items():
         if not (path / name).is_file():

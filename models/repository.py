@@ -213,7 +213,7 @@ def read_default(directory: Path, name: str) -> int | None:
         chosen = json.loads(path.read_bytes())["default"]
     except (ValueError, KeyError, TypeError) as err:
         raise BadVersion(f'{name}/{SERVING} must be {{"default": <version>}}') from err
-    if not isinstance(chosen, int):
+    if type(chosen) is not int:  # true is an int to isinstance
         raise BadVersion(f"{name}/{SERVING}: default must be an integer, not {chosen!r}")
     return chosen
 
