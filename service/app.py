@@ -3,18 +3,44 @@
 Imports stay inside the functions, so that each process loads only what it runs.
 """
 
+import importlib
+import logging
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from service.settings import BadSettings, Settings
 from service.transport import ControlChannel
 
 
-def run_frontend(control: ControlChannel) -> int:
-    """A frontend process, from its first message to its exit code."""
-    from service.frontend import run
+def run_service(settings: Settings) -> int:
+    """The supervisor's process, from settings to exit code; raises BadSettings."""
+    from models.repository import ModelRepository
+    from service.devices import list_devices
+    from service.listening import open_listeners
+    from service.logs import set_up_logs
+    from service.rollout import Rollout
+    from service.supervisor import Supervisor
 
-    return run(control)
+    set_up_logs("supervisor", settings.log_format, settings.log_level)
+    devices = list_devices(settings)
+    directories = [Path(one).absolute() for one in settings.model_repository.split(":") if one]
+    rollout = Rollout(ModelRepository(directories), settings)
+    if not rollout.choose():
+        raise BadSettings(
+            f"SERVE_MODEL_REPOSITORY={settings.model_repository}: no model version to serve is there; "
+            "`python -m models import` or `python -m training` makes one"
+        )
+    listeners = open_listeners(settings)
+    log = logging.getLogger("supervisor")
+    log.info("settings", extra={"fields": settings.with_secrets_hidden()})
+    log.info("listening", extra={"fields": listeners.describe()})
+    with tempfile.TemporaryDirectory(prefix="resnet-serve-metrics-") as metrics_dir:
+        return Supervisor(settings, listeners, rollout, devices, metrics_dir).run()
 
 
-def run_worker(control: ControlChannel) -> int:
-    """A worker process, from its first message to its exit code."""
-    from service.worker.main import run
-
+def run_child(role: str, control: ControlChannel) -> int:
+    """A child process (frontend or worker), from its first message to its exit code."""
+    module = {"frontend": "service.frontend", "worker": "service.worker.main"}[role]
+    run: Callable[[ControlChannel], int] = importlib.import_module(module).run
     return run(control)

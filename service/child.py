@@ -9,7 +9,7 @@ from service.transport import ControlChannel
 def main() -> int:
     """Run the role named on the command line over the inherited control channel."""
     role, control = sys.argv[1], ControlChannel.from_fd(int(sys.argv[2]))
-    return app.run_worker(control) if role == "worker" else app.run_frontend(control)
+    return app.run_child(role, control)
 
 
 if __name__ == "__main__":

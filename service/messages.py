@@ -80,7 +80,7 @@ class Load(msgspec.Struct, frozen=True, array_like=True, tag="load"):
 
 WorkMessage = Classify | Cancel | Result | Failure | Load
 
-Role = Literal["frontend", "worker"]
+Role = Literal["frontend", "worker"]  # a frontend is whatever sends work to workers
 
 
 class ServedModel(msgspec.Struct, frozen=True):

@@ -1,0 +1,1 @@
+"""The command line, one file a command: each module's COMMAND is found by the catalog."""

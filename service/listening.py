@@ -1,0 +1,68 @@
+"""The sockets the service listens on: bound once by the supervisor, before any child exists."""
+
+import errno
+import socket
+from dataclasses import dataclass
+
+from service.settings import BadSettings, Settings
+
+BACKLOG = 2_048
+
+
+@dataclass(frozen=True, slots=True)
+class Listeners:
+    """`http` and `admin` listen and are shared by the frontends. `grpc` only holds its port.
+
+    gRPC cannot take an inherited socket, so each frontend binds that port itself with SO_REUSEPORT; the
+    supervisor's bound, never listening socket keeps it reserved while frontends come and go.
+    """
+
+    http: socket.socket
+    grpc: socket.socket
+    admin: socket.socket
+
+    def list_fds(self) -> list[int]:
+        """In the order in which a frontend receives them."""
+        return [self.http.fileno(), self.grpc.fileno(), self.admin.fileno()]
+
+    def describe(self) -> dict[str, object]:
+        """Where callers find us, for the log."""
+        named = {"http": self.http, "grpc": self.grpc, "admin": self.admin}
+        return {name: "{}:{}".format(*sock.getsockname()[:2]) for name, sock in named.items()}
+
+    def close(self) -> None:
+        """Stop listening in this process; children hold their own duplicates."""
+        for sock in (self.http, self.grpc, self.admin):
+            sock.close()
+
+
+def open_listeners(settings: Settings) -> Listeners:
+    """Bind every port; raises BadSettings naming the setting whose address cannot be had."""
+    http = _bind("SERVE_HTTP_PORT", settings.host, settings.http_port)
+    grpc = _bind("SERVE_GRPC_PORT", settings.host, settings.grpc_port, is_shared=True)
+    admin = _bind("SERVE_ADMIN_PORT", "127.0.0.1", settings.admin_port)
+    http.listen(BACKLOG)
+    admin.listen(16)
+    return Listeners(http, grpc, admin)
+
+
+def _bind(setting: str, host: str, port: int, *, is_shared: bool = False) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if is_shared:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    try:
+        sock.bind((host, port))
+    except OSError as err:
+        sock.close()
+        raise BadSettings(f"{setting}={port} on {host}: {_explain(err, setting)}") from err
+    return sock
+
+
+def _explain(err: OSError, setting: str) -> str:
+    if err.errno == errno.EADDRINUSE:
+        return f"another program is using that port; stop it, or choose another with {setting}"
+    if err.errno == errno.EACCES:
+        return "only root may listen on ports below 1024; choose a higher one"
+    return "this machine has no such address; SERVE_HOST=0.0.0.0 listens on every interface"

@@ -1,0 +1,82 @@
+"""Which model versions ought to be served, given what lies in the repository and what was refused.
+
+Pure decisions, no processes: the supervisor asks `choose`, starts workers for what is new, and switches
+when they are up.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from models.repository import ModelRepository, ModelVersion, UnknownModel
+from service.messages import RefusedModel, ServedModel
+from service.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One version that ought to be served. `key` tells it from another content under the same number."""
+
+    model: ServedModel
+    path: str
+
+    @property
+    def key(self) -> tuple[str, int, str]:
+        """Name, version, digest."""
+        return self.model.name, self.model.version, self.model.digest
+
+
+@dataclass(slots=True)
+class Rollout:
+    """Remembers refusals by digest, so that a broken version is tried once and a mended one again."""
+
+    repository: ModelRepository
+    settings: Settings
+    refusals: dict[tuple[str, int, str], str] = field(default_factory=dict)
+
+    def refuse(self, target: Target, reason: str) -> None:
+        """That content failed its checks; `choose` passes it over from now on."""
+        self.refusals[target.key] = reason
+
+    def list_refused(self) -> list[RefusedModel]:
+        """Every refusal, for /v1/models/{name}."""
+        return [RefusedModel(name, version, why) for (name, version, _), why in self.refusals.items()]
+
+    def choose(self) -> list[Target]:
+        """One target per wanted name (the preferred version not refused) and per pinned name@version."""
+        versions = self.repository.list()
+        wanted = [one.strip() for one in self.settings.models.split(",") if one.strip()]
+        names = wanted or sorted({version.card.name for version in versions})
+        chosen = [self._choose_one(name, versions) for name in names]
+        return list({target.key: target for target in chosen if target is not None}.values())
+
+    def _choose_one(self, reference: str, versions: Sequence[ModelVersion]) -> Target | None:
+        name, _, pin = reference.partition("@")
+        candidates = [version for version in versions if version.card.name == name]
+        default = self._find_default(name)
+        candidates.sort(key=lambda one: (one.card.version == default, one.card.version), reverse=True)
+        for version in candidates:
+            if pin and str(version.card.version) != pin:
+                continue
+            target = _make_target(version, is_default_version=not pin)
+            if target.key not in self.refusals:
+                return target
+        return None
+
+    def _find_default(self, name: str) -> int:
+        try:
+            return self.repository.default_version(name)
+        except UnknownModel:
+            return 0
+
+
+def _make_target(version: ModelVersion, *, is_default_version: bool) -> Target:
+    card = version.card
+    served = ServedModel(
+        name=card.name,
+        version=card.version,
+        digest=version.digest,
+        card_path=str(version.path / "card.json"),
+        is_default_version=is_default_version,
+        precisions=["fp32", "int8"] if "graph.int8.onnx" in card.files else ["fp32"],
+    )
+    return Target(served, str(version.path))
