@@ -66,6 +66,10 @@ format: .venv/ready ## let ruff mend style and format
 types: .venv/ready ## check types, tests included
 	@.venv/bin/python -m mypy .
 
+.PHONY: proto
+proto: .venv/ready ## generate service/pb from proto/*.proto
+	@.venv/bin/python proto/generate.py
+
 COMPILE = .venv/bin/python -m uv pip compile --quiet --python-version 3.11 --python-platform linux \
 	--generate-hashes --no-header $(UPGRADE) pyproject.toml
 .PHONY: lock
