@@ -6,6 +6,8 @@ The names of the fields are those of the public answers, on every protocol.
 from dataclasses import dataclass, field
 from typing import Literal
 
+from models.card import ModelCard
+
 Priority = Literal["interactive", "bulk"]
 Precision = Literal["fp32", "int8"]
 Merge = Literal["logits", "probabilities"]
@@ -121,3 +123,72 @@ class Classification:
     timings_ms: Timings
     logits: tuple[float, ...] | None = None
     map: ActivationMap | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedVersion:
+    """A version in the repository that failed its checks, and why."""
+
+    version: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSummary:
+    """One name and version a caller can ask for; `state` "refused" has no card, an older one may serve on.
+
+    `is_default`: it answers when a request names no model. `is_default_version`: it answers to its bare name.
+    `workers`: how many are up for it now. `refused`: versions of the same name that failed their checks.
+    """
+
+    name: str
+    version: int
+    digest: str
+    state: Literal["ready", "loading", "refused"]
+    is_default: bool
+    is_default_version: bool
+    workers: int
+    precisions: tuple[Precision, ...]
+    card: ModelCard | None
+    refused: tuple[RefusedVersion, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ChildStatus:
+    """One child process; `last_words` is what a dead one said last."""
+
+    role: str
+    slot: int
+    pid: int
+    state: str
+    restarts: int
+    model: str
+    device: str
+    last_words: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStatus:
+    """One worker as this frontend sees it: predicted wait, images it owes an answer for, rate."""
+
+    worker: int
+    model: str
+    version: int
+    device: str
+    is_retiring: bool
+    wait_ms: float
+    unanswered: int
+    drain_per_s: float
+    cost_ms: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceStatus:
+    """What /v1/status tells."""
+
+    is_ready: bool
+    is_draining: bool
+    inflight_bytes: int
+    max_inflight_bytes: int
+    children: tuple[ChildStatus, ...]
+    workers: tuple[WorkerStatus, ...]

@@ -1,0 +1,34 @@
+"""What the service counts. The only room that knows prometheus_client; each file is one family."""
+
+from pathlib import Path
+
+from service.metrics.batches import BatchMetrics
+from service.metrics.images import ImageMetrics
+from service.metrics.models import ModelMetrics
+from service.metrics.pressure import PressureMetrics
+from service.metrics.requests import ABORTED, RequestMetrics
+from service.metrics.store import CONTENT_TYPE, open_store, render_metrics
+
+__all__ = ["ABORTED", "CONTENT_TYPE", "BatchMetrics", "FrontendMetrics", "open_worker_metrics"]
+
+
+class FrontendMetrics:
+    """Everything a frontend counts, kept in `directory` under its slot."""
+
+    def __init__(self, directory: Path, slot: int) -> None:
+        open_store(directory, f"frontend-{slot}")
+        self._directory = directory
+        self.requests = RequestMetrics()
+        self.images = ImageMetrics()
+        self.pressure = PressureMetrics()
+        self.models = ModelMetrics()
+
+    def render(self) -> bytes:
+        """The metrics of all processes, in Prometheus' text format."""
+        return render_metrics(self._directory)
+
+
+def open_worker_metrics(directory: Path, slot: int, model: str) -> BatchMetrics:
+    """What worker `slot` counts, kept in `directory`."""
+    open_store(directory, f"worker-{slot}")
+    return BatchMetrics(model)

@@ -1,0 +1,82 @@
+"""Images as the Classifier sees them: how each ended, how long its stages took, what was answered."""
+
+from collections.abc import Sequence
+
+from prometheus_client import Counter, Histogram
+
+from service.metrics.buckets import PROBABILITY, SECONDS
+from service.types import Timings
+
+
+class _ModelImages:
+    """The children of one model, looked up once."""
+
+    def __init__(self, families: "ImageMetrics", model: str) -> None:
+        self.answered = families.images.labels(model, "ok")
+        self.decode = families.decode.labels(model)
+        self.queue = families.queue.labels(model)
+        self.inference = families.inference.labels(model)
+        self.total = families.total.labels(model)
+        self.probability = families.probability.labels(model)
+        self.views: dict[str, Counter] = {}
+        self.classes: dict[str, Counter] = {}
+
+
+class ImageMetrics:
+    """`model` is a served name or "other", `outcome` "ok" or an error's slug, `tta` a policy's name."""
+
+    def __init__(self) -> None:
+        self.images = Counter(
+            "resnet_images", "Images by how they ended.", ["model", "outcome"], registry=None
+        )
+        self.decode = self._seconds("decode", "Decoding an image and cutting its views.")
+        self.queue = self._seconds("queue", "Waiting in the worker's queue.")
+        self.inference = self._seconds("inference", "Computing the image's views, batched with others.")
+        self.total = self._seconds("total", "From the arrival of the whole image to its answer.")
+        self.views = Counter("resnet_views", "Views looked at.", ["model", "tta"], registry=None)
+        self.classes = Counter(
+            "resnet_top_predictions",
+            "Answers by their most probable class.",
+            ["model", "label"],
+            registry=None,
+        )
+        self.probability = Histogram(
+            "resnet_top_probability_ratio",
+            "Probability of the most probable class.",
+            ["model"],
+            buckets=PROBABILITY,
+            registry=None,
+        )
+        self._models: dict[str, _ModelImages] = {}
+
+    def count_answer(
+        self, model: str, tta: str, views: int, timings_ms: Timings, top: tuple[str, float] | None
+    ) -> None:
+        """One image was answered; `top` is the best class and its probability."""
+        children = self._models.get(model)
+        if children is None:
+            children = self._models[model] = _ModelImages(self, model)
+        children.answered.inc()
+        children.decode.observe(timings_ms.decode / 1000)
+        children.queue.observe(timings_ms.queue / 1000)
+        children.inference.observe(timings_ms.infer / 1000)
+        children.total.observe(timings_ms.total / 1000)
+        seen = children.views.get(tta)
+        if seen is None:
+            seen = children.views[tta] = self.views.labels(model, tta)
+        seen.inc(views)
+        if top is not None:
+            label, probability = top
+            best = children.classes.get(label)
+            if best is None:
+                best = children.classes[label] = self.classes.labels(model, label)
+            best.inc()
+            children.probability.observe(probability)
+
+    def count_failure(self, model: str, slug: str) -> None:
+        """One image ended with that error."""
+        self.images.labels(model, slug).inc()
+
+    @staticmethod
+    def _seconds(stage: str, meaning: str, labels: Sequence[str] = ("model",)) -> Histogram:
+        return Histogram(f"resnet_{stage}_seconds", meaning, labels, buckets=SECONDS, registry=None)

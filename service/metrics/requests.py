@@ -1,0 +1,28 @@
+"""Requests as callers see them: one count per request that came in, whatever became of it."""
+
+from prometheus_client import Counter
+
+ABORTED = "aborted"  # the code of a request whose caller left before the answer
+
+
+class RequestMetrics:
+    """`route`: the route's template; `protocol`: http or grpc; `model`: a served name or other or "";
+    `code`: the HTTP status, the gRPC code's name, or "aborted".
+    """
+
+    def __init__(self) -> None:
+        self._total = Counter(
+            "resnet_requests",
+            "Requests by how they ended.",
+            ["route", "protocol", "model", "code"],
+            registry=None,
+        )
+        self._children: dict[tuple[str, str, str, str], Counter] = {}
+
+    def count(self, route: str, protocol: str, model: str, code: str) -> None:
+        """One request ended. Every argument must come from a closed set."""
+        key = (route, protocol, model, code)
+        child = self._children.get(key)
+        if child is None:
+            child = self._children[key] = self._total.labels(*key)
+        child.inc()

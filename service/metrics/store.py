@@ -1,0 +1,33 @@
+"""Metric values in files of shared memory, one set per child slot, so that one page tells of every process.
+
+A counter lives in its slot's file, not in a process: a killed child's successor goes on where it stopped.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+from prometheus_client import CollectorRegistry, generate_latest, values
+from prometheus_client.multiprocess import MultiProcessCollector
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+def open_store(directory: Path, slot: str) -> None:
+    """Keep this process's metrics in `directory` under `slot`, such as frontend-0: unique among live ones.
+
+    Must come before any metric is made. The names of the files are split at underscores, so slots have none.
+    """
+    if "_" in slot:
+        raise ValueError(f"slot {slot!r} has an underscore")
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(directory)  # the library looks nowhere else
+    make_class = cast(Callable[..., Any], values.MultiProcessValue)  # the library leaves it untyped
+    values.ValueClass = make_class(process_identifier=lambda: slot)
+
+
+def render_metrics(directory: Path) -> bytes:
+    """Every process's metrics summed, in Prometheus' text format."""
+    registry = CollectorRegistry()
+    cast(Callable[..., Any], MultiProcessCollector)(registry, str(directory))
+    return generate_latest(registry)
