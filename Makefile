@@ -71,14 +71,15 @@ proto: .venv/ready ## generate service/pb from proto/*.proto
 	@.venv/bin/python proto/generate.py
 
 COMPILE = .venv/bin/python -m uv pip compile --quiet --python-version 3.11 --python-platform linux \
-	--generate-hashes --no-header $(UPGRADE) pyproject.toml
+	--generate-hashes --no-header $(UPGRADE)
 .PHONY: lock
 lock: .venv/ready ## lock requirements/*.txt anew (UPGRADE=--upgrade takes newer versions)
-	@$(COMPILE) --extra dev --output-file requirements/dev.txt
-	@$(COMPILE) --extra serve --constraint requirements/dev.txt --output-file requirements/serve.txt
-	@$(COMPILE) --extra serve --extra client --extra test --constraint requirements/dev.txt \
+	@$(COMPILE) pyproject.toml --extra dev --output-file requirements/dev.txt
+	@$(COMPILE) pyproject.toml --extra serve --constraint requirements/dev.txt --output-file requirements/serve.txt
+	@$(COMPILE) pyproject.toml --extra serve --extra client --extra test --constraint requirements/dev.txt \
 		--output-file requirements/test-service.txt
-	@$(COMPILE) --extra serve --extra gpu --constraint requirements/dev.txt --output-file requirements/gpu.txt
+	@$(COMPILE) pyproject.toml --extra serve --extra gpu --constraint requirements/dev.txt --output-file requirements/gpu.txt
+	@$(COMPILE) requirements/build.in --constraint requirements/dev.txt --output-file requirements/build.txt
 
 .PHONY: clean
 clean: ## remove the virtual environments and caches
