@@ -78,7 +78,8 @@ def _smooth_noise(random: np.random.Generator, height: int, width: int) -> NDArr
     y, x = np.mgrid[0:height, 0:width] / 32.0
     waves = random.uniform(-2, 2, (3, 6, 3))
     sums = [sum(np.sin(a * y + b * x + 3 * c) for a, b, c in colour) for colour in waves]
-    return (127.5 + 127.5 * np.tanh(np.stack(sums, axis=-1) / 2)).astype(np.uint8)
+    image = (127.5 + 127.5 * np.tanh(np.stack(sums, axis=-1) / 2)).astype(np.uint8)
+    return image // 16 * 16  # fewer levels, a tenth of the PNG
 
 
 def _dump_weights(network: Network) -> bytes:

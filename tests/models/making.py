@@ -17,16 +17,21 @@ SMALL = "resnet20-cifar"
 
 @cache
 def random_network(architecture: str = SMALL, classes: int = 10, seed: int = 0) -> Network:
-    """A network whose batch norms do something: means, variances, scales and shifts all drawn."""
+    """A network with fresh weights and lively batch norms."""
     torch.manual_seed(seed)
     network = find_architecture(architecture).build(classes)
+    randomise_norms(network)
+    return network.eval()
+
+
+def randomise_norms(network: nn.Module) -> None:
+    """Make every batch norm do something: means, variances, scales and shifts all drawn."""
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.normal_(module.running_mean, std=0.1)  # type: ignore[arg-type]  # a buffer is a tensor
             nn.init.uniform_(module.running_var, 0.5, 1.5)  # type: ignore[arg-type]  # as above
             nn.init.uniform_(module.weight, 0.5, 1.0)
             nn.init.normal_(module.bias, std=0.1)
-    return network.eval()
 
 
 def random_card(name: str = "small", architecture: str = SMALL, classes: int = 10) -> ModelCard:

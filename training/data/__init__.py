@@ -1,0 +1,1 @@
+"""Data sets: CIFAR-10 in memory, images in folders decoded by workers."""

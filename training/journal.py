@@ -1,0 +1,36 @@
+"""metrics.jsonl: one JSON object a line, appended as the run goes; what report and people read."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+Value = float | int | str | None
+
+
+class Journal:
+    """An append-only log of a run. On resuming, lines of steps that are about to be repeated are dropped."""
+
+    def __init__(self, path: Path, resumed_step: int) -> None:
+        self._path = path
+        kept = [line for line in read_journal(path) if int(line.get("step") or 0) <= resumed_step]
+        draft = path.with_suffix(".tmp")
+        draft.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        draft.replace(path)
+
+    def write(self, event: str, step: int, **values: Value) -> None:
+        """Append one line."""
+        with self._path.open("a") as file:
+            file.write(json.dumps({"event": event, "step": step, **values}) + "\n")
+
+
+def read_journal(path: Path) -> list[Mapping[str, Value]]:
+    """Every whole line of a journal; a line torn by a kill is left out."""
+    if not path.exists():
+        return []
+    lines = []
+    for line in path.read_text().splitlines():
+        try:
+            lines.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return lines
