@@ -11,6 +11,8 @@ NEEDS_TORCH = (
     "models.networks",
     "models.checkpoints",
     "models.engines.torch",
+    "onnx",
+    "tests.models.making",
 )
 HAS_TORCH = importlib.util.find_spec("torch") is not None
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from models.card import Preprocess
+
 
 class UnknownArchitecture(ValueError):
     """No architecture has that name; the message suggests the nearest ones."""
@@ -40,12 +42,17 @@ class Network(nn.Module):
 class Architecture:
     """A named network: `build(classes)` makes it with fresh weights.
 
-    `crop_px` is the side it was designed for, `window` the side of its last feature map there (7 or 8).
-    `multiply_adds` and `parameters` (for `classes` outputs) are computed by models.networks.counting.
+    `preprocess` is how its family's images are usually prepared, `window` the side of its last feature map
+    for the native crop (7 or 8), `classes` its data set's. models.networks.counting says what it costs.
     """
 
     name: str
     build: Callable[[int], Network]
     classes: int
-    crop_px: int
     window: int
+    preprocess: Preprocess
+
+    @property
+    def crop_px(self) -> int:
+        """The side of the view it was designed for."""
+        return self.preprocess.crop_px

@@ -17,6 +17,7 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.card import Preprocess
 from models.networks.architecture import Architecture, Network
 from models.networks.shortcuts import PadShortcut
 
@@ -24,6 +25,7 @@ Option = Literal["A", "B", "C", "plain"]
 
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 CHANNELS = (64, 128, 256, 512)
+IMAGENET = Preprocess(256, 224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))  # as torchvision
 EXPANSION = 4  # a bottleneck's last 1x1 has four times its channels
 
 
@@ -138,7 +140,7 @@ def _build_stages(design: Design) -> Iterator[nn.Sequential]:
 
 
 def _architecture(name: str, design: Design) -> Architecture:
-    return Architecture(name, partial(ResNet, design), classes=1000, crop_px=224, window=7)
+    return Architecture(name, partial(ResNet, design), classes=1000, window=7, preprocess=IMAGENET)
 
 
 _DESIGNS = {

@@ -5,11 +5,14 @@ from functools import partial
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.card import Preprocess
 from models.networks.architecture import Architecture, Network
 from models.networks.shortcuts import PadShortcut
 
 DEPTHS = (20, 32, 44, 56, 110, 1202)  # 6n + 2 for n = 3, 5, 7, 9, 18, 200
 CHANNELS = (16, 32, 64)
+# Mean and standard deviation of the 50,000 training images, per channel.
+CIFAR10 = Preprocess(32, 32, mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616))
 
 
 class CifarBlock(nn.Module):
@@ -64,7 +67,7 @@ class CifarResNet(Network):
 
 def _architecture(kind: str, depth: int) -> Architecture:
     build = partial(CifarResNet, depth, is_residual=kind == "resnet")
-    return Architecture(f"{kind}{depth}-cifar", build, classes=10, crop_px=32, window=8)
+    return Architecture(f"{kind}{depth}-cifar", build, classes=10, window=8, preprocess=CIFAR10)
 
 
 ARCHITECTURES = [_architecture(kind, depth) for kind in ("resnet", "plain") for depth in DEPTHS]

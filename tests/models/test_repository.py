@@ -190,11 +190,6 @@ def forget_the_golden_images(version: ModelVersion) -> None:
     (version.path / CARD).write_bytes(dump_card(replace(version.card, golden=())))
 
 
-def repeat_a_label(version: ModelVersion) -> None:
-    labels = (version.card.labels[1], *version.card.labels[1:])
-    (version.path / CARD).write_bytes(dump_card(replace(version.card, labels=labels)))
-
-
 def edit_graph(version: ModelVersion, key: str, value: str) -> None:
     model = load(version.path / GRAPH, load_external_data=False)
     constant = next(constant for constant in model.graph.initializer if constant.external_data)
@@ -250,7 +245,6 @@ FAULTS: list[tuple[Callable[[ModelVersion], None], str]] = [
     (change_a_shape, "fc.weight"),
     (forget_a_label, "9 labels|golden"),
     (forget_the_golden_images, "golden"),
-    (repeat_a_label, "labels"),
     (read_another_file, "outside weights.safetensors"),
     (read_beyond_the_weights, "not where"),
     (read_another_tensor, "not where"),
