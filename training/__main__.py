@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
+from training.data.fetch import ARCHIVES, fetch_archive
 from training.distributed import find_ranks
-from training.errors import TrainingError
+from training.errors import DataMissing, TrainingError
 from training.progress import TerminalObserver
 from training.recipe import list_recipes, load_recipe
 from training.train import train, use_threads
@@ -30,6 +31,18 @@ def train_command(
     resolved = load_recipe(recipe, overrides or ())
     best = train(resolved, data, out or Path("runs") / resolved.name, find_ranks(), TerminalObserver())
     typer.echo(f"best checkpoint: {best}")
+
+
+@app.command("fetch")
+def fetch_command(
+    dataset: Annotated[str, typer.Argument(help=f"one of: {', '.join(ARCHIVES)}")],
+    data: DataOption = Path("data"),
+) -> None:
+    """Download a data set from its home, check it and unpack it."""
+    if dataset not in ARCHIVES:
+        raise DataMissing(f"no data set is named {dataset!r}; there are: {', '.join(ARCHIVES)}")
+    fetch_archive(ARCHIVES[dataset], data)
+    typer.echo(f"{dataset} is in {data}")
 
 
 @app.command("recipes")
