@@ -8,7 +8,7 @@ import json
 import logging
 import sys
 import time
-from typing import Literal
+from typing import Literal, TextIO
 
 
 class JsonFormatter(logging.Formatter):
@@ -48,10 +48,19 @@ class TextFormatter(logging.Formatter):
         return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
 
 
-def set_up_logs(process: str, log_format: Literal["auto", "json", "text"], log_level: str) -> None:
-    """Send every log of this process to stderr; `process` names it, such as `frontend-0`."""
-    is_text = log_format == "text" or (log_format == "auto" and sys.stderr.isatty())
-    handler = logging.StreamHandler(sys.stderr)
+def set_up_logs(
+    process: str,
+    log_format: Literal["auto", "json", "text"],
+    log_level: str,
+    stream: TextIO | None = None,
+) -> None:
+    """Send every log of this process to `stream`, stderr if None; `process` names it, such as `frontend-0`.
+
+    A child gives its stdout, which is the supervisor's stderr; its own stderr holds its last words.
+    """
+    stream = stream or sys.stderr
+    is_text = log_format == "text" or (log_format == "auto" and stream.isatty())
+    handler = logging.StreamHandler(stream)
     handler.setFormatter(TextFormatter(process) if is_text else JsonFormatter(process))
     root = logging.getLogger()
     root.handlers[:] = [handler]

@@ -128,17 +128,18 @@ class Roster:
             log.error("card not read", extra={"fields": fields})
 
     def _summarize(self, model: ServedModel) -> ModelSummary:
-        workers = sum(link.is_up and not link.is_retiring for link in self.list_links(model))
+        links = [link for link in self.list_links(model) if link.is_up and not link.is_retiring]
         return ModelSummary(
             name=model.name,
             version=model.version,
             digest=model.digest,
-            state="ready" if workers else "loading",
+            state="ready" if links else "loading",
             is_default=model.name == self.default_model and model.is_default_version,
             is_default_version=model.is_default_version,
-            workers=workers,
+            workers=len(links),
             precisions=tuple(model.precisions),
             card=self._cards.get(model.digest),
+            cost_ms=dict(links[0].cost_ms) if links else {},
             refused=self._list_refused(model.name),
         )
 

@@ -138,7 +138,8 @@ class ModelSummary:
     """One name and version a caller can ask for; `state` "refused" has no card, an older one may serve on.
 
     `is_default`: it answers when a request names no model. `is_default_version`: it answers to its bare name.
-    `workers`: how many are up for it now. `refused`: versions of the same name that failed their checks.
+    `workers`: how many are up for it now. `cost_ms`: what an image costs by view policy. `refused`: versions
+    of the same name that failed their checks.
     """
 
     name: str
@@ -150,6 +151,7 @@ class ModelSummary:
     workers: int
     precisions: tuple[Precision, ...]
     card: ModelCard | None
+    cost_ms: dict[str, float] = field(default_factory=dict)
     refused: tuple[RefusedVersion, ...] = ()
 
 

@@ -1,0 +1,137 @@
+"""The FastAPI app: every route but the hot path, and the OpenAPI document of all of them."""
+
+from collections.abc import Callable
+from typing import Any
+
+from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from models.catalog import find_modules
+from service.errors import BadRequest, ServiceError
+from service.protocols.base import ProtocolContext
+from service.protocols.rest import routes
+from service.protocols.rest.classify import PATH, ClassifyHandler, describe_parameters
+from service.protocols.rest.exchange import Exchange
+from service.protocols.rest.problems import encode_problem, list_statuses, translate_status
+from service.protocols.rest.schemas import ClassificationBody, Problem
+
+DESCRIPTION = """One picture in, one answer out, from ResNet image classifiers.
+
+Every error is an RFC 9457 problem document whose `type` is a stable slug. `X-Request-Id` and
+`Request-Timeout` (seconds) are taken from the request; `X-Request-Id` and `Server-Timing` come back.
+"""
+# The statuses /v1/classify can end with; the table of errors says what each means.
+CLASSIFY_STATUSES = (400, 404, 408, 413, 415, 422, 429, 500, 503, 504)
+
+
+def make_app(context: ProtocolContext, handler: ClassifyHandler) -> FastAPI:
+    """The app with every router that is found in rest/routes."""
+    app = FastAPI(
+        title="ResNet Serve",
+        version="1",
+        description=DESCRIPTION,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    _add_classify(app, handler)
+    for module in find_modules(routes):
+        make_router: Callable[[ProtocolContext], APIRouter] = module.make_router
+        app.include_router(make_router(context))
+    app.add_exception_handler(ServiceError, _tell_error)
+    app.add_exception_handler(HTTPException, _tell_error)
+    app.add_exception_handler(RequestValidationError, _tell_error)
+    return app
+
+
+def _add_classify(app: FastAPI, handler: ClassifyHandler) -> None:
+    """The same handler behind the framework, so that the document and the hot path cannot differ."""
+
+    async def classify(request: Request) -> Response:
+        exchange: Exchange = request.scope["exchange"]
+        status, headers, body = await handler.handle(dict(request.scope), request.receive, exchange)
+        response = Response(body, status)
+        response.raw_headers = headers
+        return response
+
+    app.add_api_route(
+        PATH,
+        classify,
+        methods=["POST"],
+        tags=["classify"],
+        summary="What is in this picture?",
+        response_model=None,
+        responses=_describe_responses(),
+        openapi_extra={
+            "parameters": [*describe_parameters(), *_describe_headers()],
+            "requestBody": _describe_body(),
+        },
+    )
+
+
+def _describe_responses() -> dict[int | str, dict[str, Any]]:
+    slugs = list_statuses()
+    problems: dict[int | str, dict[str, Any]] = {
+        status: {
+            "description": ", ".join(slugs[status]),
+            "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
+            "model": Problem,
+        }
+        for status in CLASSIFY_STATUSES
+    }
+    return {200: {"model": ClassificationBody, "description": "the classes, best first"}, **problems}
+
+
+def _describe_headers() -> list[dict[str, Any]]:
+    return [
+        {
+            "name": "X-Request-Id",
+            "in": "header",
+            "required": False,
+            "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"},
+            "description": "returned and logged; a new one where absent or not of this form",
+        },
+        {
+            "name": "Request-Timeout",
+            "in": "header",
+            "required": False,
+            "schema": {"type": "number", "exclusiveMinimum": 0},
+            "description": "seconds after which nobody waits for the answer",
+        },
+    ]
+
+
+def _describe_body() -> dict[str, Any]:
+    image = {"type": "string", "format": "binary", "contentMediaType": "application/octet-stream"}
+    form = {"type": "object", "required": ["img"], "properties": {"img": image}}
+    return {
+        "required": True,
+        "description": "a form with the file field `img`, or the image itself",
+        "content": {
+            "multipart/form-data": {"schema": form},
+            "image/*": {"schema": image},
+            "application/octet-stream": {"schema": image},
+        },
+    }
+
+
+async def _tell_error(request: Request, error: Exception) -> Response:
+    exchange: Exchange = request.scope["exchange"]
+    status, headers, body = encode_problem(_translate(error, exchange.path), exchange.request_id)
+    if isinstance(error, HTTPException):  # such as Allow of a 405
+        headers += [(name.lower().encode(), value.encode()) for name, value in (error.headers or {}).items()]
+    response = Response(body, status)
+    response.raw_headers = headers
+    return response
+
+
+def _translate(error: Exception, path: str) -> ServiceError:
+    if isinstance(error, ServiceError):
+        return error
+    if isinstance(error, RequestValidationError):
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"][1:]) or "body"
+        return BadRequest(f"{field}: {first['msg']}", field)
+    assert isinstance(error, HTTPException)
+    return translate_status(error.status_code, path)

@@ -1,0 +1,150 @@
+"""uvicorn's httptools connection with what it lacks: deadlines for headers and body, bounds, problems.
+
+uvicorn parses and writes HTTP; this class watches the clock and the sizes. One sweep a second over all
+connections costs less than timers on each request.
+"""
+
+import asyncio
+import time
+from typing import Any
+
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from service.errors import BadRequest, Overloaded, RequestTimeout, ServiceError
+from service.protocols.options import parse_request_id
+from service.protocols.rest.exchange import Cancellable
+from service.protocols.rest.problems import encode_problem
+from service.settings import Settings
+
+MAX_HEADER_BYTES = 65_536
+# After an answer that came before its request's end the rest is read and dropped, so that the caller can read
+# the answer: closing at once would reset the connection under it. This much, then it is cut.
+MAX_DISCARD_BYTES = 64 << 20
+
+
+class HttpConnection(HttpToolsProtocol):
+    """One HTTP connection; `watch` is called once a second by the server."""
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        settings: Settings,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        super().__init__(config, server_state, app_state, loop)
+        self._settings = settings
+        self._is_in_headers = True
+        self._is_in_body = False
+        self._since = self._read_at = time.monotonic()
+        self._header_bytes = 0
+        self._discarded_bytes = 0
+        self._body_deadline = float("inf")
+        self._dependent: Cancellable | None = None
+        self.is_late = False
+
+    # What handlers use
+
+    def cancel_when_lost(self, task: Cancellable | None) -> None:
+        """Cancel `task` when the caller goes away; None forgets it."""
+        self._dependent = task
+
+    def limit_body(self, deadline: float) -> None:
+        """Cut the body off at time.monotonic() `deadline`."""
+        self._body_deadline = deadline
+
+    def abort(self) -> None:
+        """Break the connection off in the middle of an answer."""
+        self.transport.abort()
+
+    # What the server uses
+
+    @property
+    def is_idle(self) -> bool:
+        """No request is being received or answered."""
+        return self.cycle is None or (self.cycle.response_complete and not self._is_in_body)
+
+    def watch(self, now: float) -> None:
+        """Cut the connection off where it is slow or silent."""
+        if self.transport.is_closing():
+            return
+        if self._is_in_headers and now - self._since > self._settings.header_timeout_s:
+            if self._header_bytes:
+                self._refuse(RequestTimeout(f"no end of headers in {self._settings.header_timeout_s:.0f} s"))
+            else:
+                self.transport.close()
+        elif self._is_in_body and not self.flow.read_paused:
+            is_silent = now - self._read_at > self._settings.body_timeout_s
+            if is_silent or now > self._body_deadline:
+                self._cut_body()
+
+    def _cut_body(self) -> None:
+        if self.is_late or self.cycle.response_complete:
+            self.transport.close()  # the handler had a second to answer, or the answer is out already
+            return
+        self.is_late = True
+        self.cycle.keep_alive = False
+        self.cycle.message_event.set()
+
+    # uvicorn's and the parser's callbacks
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn
+        super().connection_made(transport)
+        limit = self._settings.max_connections
+        if len(self.connections) > limit:
+            self._refuse(
+                Overloaded(f"{limit} connections are open (SERVE_MAX_CONNECTIONS)", retry_after_s=1.0)
+            )
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if self._dependent is not None:
+            self._dependent.cancel()
+            self._dependent = None
+
+    def data_received(self, data: bytes) -> None:
+        self._read_at = time.monotonic()
+        if self._is_in_headers:
+            if not self._header_bytes:
+                self._since = self._read_at
+            self._header_bytes += len(data)
+        elif self._is_in_body and self.cycle.response_complete:
+            self._discarded_bytes += len(data)
+            if self._discarded_bytes > MAX_DISCARD_BYTES:
+                self.transport.close()
+                return
+        super().data_received(data)
+        if self._is_in_headers and self._header_bytes > MAX_HEADER_BYTES:
+            self._refuse(BadRequest(f"the headers are longer than {MAX_HEADER_BYTES} bytes"))
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope["connection"] = self  # type: ignore[typeddict-unknown-key]  # for our own handlers
+        self._is_in_headers = True
+
+    def on_headers_complete(self) -> None:
+        self._is_in_headers, self._is_in_body, self.is_late = False, True, False
+        self._header_bytes = self._discarded_bytes = 0
+        self._body_deadline = float("inf")
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self._is_in_body = False
+
+    def send_400_response(self, msg: str) -> None:
+        """Called by uvicorn for what is not HTTP."""
+        self._refuse(BadRequest("this is not a valid HTTP/1.1 request"))
+
+    def _refuse(self, error: ServiceError) -> None:
+        """Answer outside any handler, and close."""
+        if self.transport.is_closing():
+            return
+        status, headers, body = encode_problem(error, parse_request_id(None))
+        lines = [b"HTTP/1.1 %d %s" % (status, error.slug.encode()), b"connection: close"]
+        lines += [name + b": " + value for name, value in headers]
+        self.transport.write(b"\r\n".join(lines) + b"\r\n\r\n" + body)
+        self.transport.close()

@@ -1,0 +1,116 @@
+"""Where every HTTP request enters: the hot path to its handler, all others to the FastAPI app.
+
+Gives each request its id, turns every error into a problem document, counts and logs each ending once.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+
+from service.errors import Internal, ServiceError
+from service.metrics import ABORTED
+from service.protocols.base import ProtocolContext
+from service.protocols.rest.body import CallerGone, Receive
+from service.protocols.rest.classify import PATH, Answer, ClassifyHandler
+from service.protocols.rest.exchange import Exchange, Message, Scope
+from service.protocols.rest.problems import encode_problem
+
+log = logging.getLogger("http")
+
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+UNKNOWN_ROUTE = "unknown"
+
+
+class Door:
+    """The ASGI application that the server runs."""
+
+    def __init__(self, context: ProtocolContext, handler: ClassifyHandler, app: App) -> None:
+        self._classifier = context.classifier
+        self._requests = context.metrics.requests
+        self._handler = handler
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        exchange = Exchange.begin(scope)
+        if exchange.path == PATH and exchange.method == "POST":
+            await self._classify(scope, receive, send, exchange)
+        else:
+            await self._pass_on(scope, receive, send, exchange)
+
+    async def _classify(self, scope: Scope, receive: Receive, send: Send, exchange: Exchange) -> None:
+        try:
+            answer = await self._handler.handle(scope, receive, exchange)
+        except ServiceError as error:
+            answer = encode_problem(error, exchange.request_id)
+        except (CallerGone, asyncio.CancelledError):
+            self._end(exchange, PATH, ABORTED)
+            return
+        except Exception:
+            answer = self._report(exchange)
+        await self._send(answer, send)
+        self._end(exchange, PATH, str(answer[0]))
+
+    async def _pass_on(self, scope: Scope, receive: Receive, send: Send, exchange: Exchange) -> None:
+        code = ABORTED
+
+        async def watch(message: Message) -> None:
+            nonlocal code
+            if message["type"] == "http.response.start":
+                code = str(message["status"])
+                message["headers"] = [*message.get("headers", ()), *self._extra_headers(exchange, message)]
+            await send(message)
+
+        scope["exchange"] = exchange
+        try:
+            await self._app(scope, receive, watch)
+        except (CallerGone, asyncio.CancelledError):
+            code = ABORTED
+        except Exception:
+            answer = self._report(exchange)
+            if code == ABORTED:  # nothing was sent yet
+                code = str(answer[0])
+                await self._send(answer, send)
+            else:
+                scope["connection"].abort()
+        route = scope.get("route")
+        self._end(exchange, getattr(route, "path", UNKNOWN_ROUTE), code)
+
+    def _extra_headers(self, exchange: Exchange, message: Message) -> list[tuple[bytes, bytes]]:
+        extra = (
+            [] if self._has(message, b"x-request-id") else [(b"x-request-id", exchange.request_id.encode())]
+        )
+        if self._classifier.is_draining:
+            extra.append((b"connection", b"close"))
+        return extra
+
+    @staticmethod
+    def _has(message: Message, name: bytes) -> bool:
+        return any(key.lower() == name for key, _ in message.get("headers", ()))
+
+    async def _send(self, answer: Answer, send: Send) -> None:
+        status, headers, body = answer
+        if self._classifier.is_draining:
+            headers.append((b"connection", b"close"))
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    def _report(self, exchange: Exchange) -> Answer:
+        fields = {"request_id": exchange.request_id, "method": exchange.method}
+        log.exception("unforeseen error", extra={"fields": fields})
+        detail = "something went wrong here; the log has it under this request's id"
+        return encode_problem(Internal(detail), exchange.request_id)
+
+    def _end(self, exchange: Exchange, route: str, code: str) -> None:
+        model = self._classifier.label_of(exchange.model) if route == PATH else ""
+        self._requests.count(route, "http", model, code)
+        if log.isEnabledFor(logging.INFO):
+            fields = {
+                "request_id": exchange.request_id,
+                "method": exchange.method,
+                "route": route,
+                "code": code,
+                "ms": round((time.monotonic() - exchange.began) * 1000, 2),
+            }
+            log.info("request", extra={"fields": fields})

@@ -1,0 +1,77 @@
+"""One HTTP request as the handlers of this room see it: its headers, parsed once, and its ending."""
+
+import time
+from collections.abc import MutableMapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from service.errors import BadRequest
+from service.protocols.options import parse_request_id
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+
+
+class Connection(Protocol):
+    """What a handler may ask of the connection its request came on; connection.HttpConnection is one."""
+
+    def cancel_when_lost(self, task: "Cancellable | None") -> None:
+        """Cancel `task` when the caller goes away; None forgets it."""
+        ...
+
+    def abort(self) -> None:
+        """Break the connection off in the middle of an answer."""
+        ...
+
+    def limit_body(self, deadline: float) -> None:
+        """Cut the body off at time.monotonic() `deadline`."""
+        ...
+
+    @property
+    def is_late(self) -> bool:
+        """The body was cut off: silent too long, or past its deadline."""
+        ...
+
+
+class Cancellable(Protocol):
+    """A task."""
+
+    def cancel(self) -> bool:
+        """Ask it to end."""
+        ...
+
+
+@dataclass(slots=True)
+class Exchange:
+    """A request's identity and what its log line and its count need. `model` is set once it is known."""
+
+    method: str
+    path: str
+    request_id: str
+    headers: dict[bytes, bytes]
+    began: float = field(default_factory=time.monotonic)
+    model: str = ""
+
+    @staticmethod
+    def begin(scope: Scope) -> "Exchange":
+        """Read the headers of an ASGI scope; of a repeated header the first counts."""
+        headers: dict[bytes, bytes] = {}
+        for name, value in scope["headers"]:
+            headers.setdefault(name, value)
+        given = headers.get(b"x-request-id")
+        request_id = parse_request_id(None if given is None else given.decode("latin-1"))
+        return Exchange(scope["method"], scope["path"], request_id, headers)
+
+    def text(self, name: bytes) -> str | None:
+        """A header's value as text, None where it is absent."""
+        value = self.headers.get(name)
+        return None if value is None else value.decode("latin-1")
+
+    def content_length(self) -> int | None:
+        """The size of the body as declared; raises BadRequest."""
+        value = self.headers.get(b"content-length")
+        if value is None:
+            return None
+        if not value.isdigit() or len(value) > 15:
+            raise BadRequest("Content-Length is not a number of bytes", "Content-Length")
+        return int(value)

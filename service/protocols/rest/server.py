@@ -1,0 +1,95 @@
+"""Serves HTTP on the listening socket: uvicorn's parser and writer, our own accept, clock and drain."""
+
+import asyncio
+import email.utils
+import logging
+import socket
+import time
+from collections.abc import Callable
+
+from uvicorn.config import Config
+from uvicorn.server import ServerState
+
+from service.protocols.base import ProtocolContext
+from service.protocols.rest.app import make_app
+from service.protocols.rest.classify import ClassifyHandler
+from service.protocols.rest.connection import HttpConnection
+from service.protocols.rest.door import Door
+
+TICK_S = 1.0
+POLL_S = 0.02
+# While stopping, open connections that have nothing to answer are kept this long: a request may be on its
+# way, and is answered with `Connection: close` instead of being cut.
+LINGER_S = 0.5
+
+
+class RestServer:
+    """Running since it was made by `start_rest`."""
+
+    def __init__(self, context: ProtocolContext, sock: socket.socket) -> None:
+        self._settings = context.settings
+        self._socket = sock
+        self._loop = asyncio.get_running_loop()
+        self._state = ServerState()
+        handler = ClassifyHandler(context)
+        door = Door(context, handler, make_app(context, handler))
+        self._config = Config(
+            app=door,
+            http=HttpConnection,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            timeout_keep_alive=int(context.settings.keepalive_timeout_s),
+        )
+        self._config.load()
+        self._server: asyncio.Server | None = None
+        self._ticker: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Accept connections."""
+        logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # its warnings are callers' mistakes
+        self._set_date()
+        self._ticker = self._loop.create_task(self._tick())
+        self._server = await self._loop.create_server(self._connect, sock=self._socket)
+
+    async def drain(self, timeout_s: float) -> None:
+        """Accept nothing new, answer what came, then close."""
+        assert self._server is not None
+        assert self._ticker is not None
+        ends = time.monotonic() + timeout_s
+        await asyncio.sleep(POLL_S)  # connections that are in the backlog already are accepted in this turn
+        self._server.close()
+        await self._wait(lambda: not self._state.connections, min(ends, time.monotonic() + LINGER_S))
+        for connection in list(self._state.connections):
+            connection.shutdown()
+        await self._wait(lambda: not self._state.connections and not self._state.tasks, ends)
+        self._ticker.cancel()
+
+    def _connect(self) -> HttpConnection:
+        return HttpConnection(self._config, self._state, {}, self._settings, self._loop)
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_S)
+            self._set_date()
+            now = time.monotonic()
+            for connection in list(self._state.connections):
+                if isinstance(connection, HttpConnection):
+                    connection.watch(now)
+
+    def _set_date(self) -> None:
+        self._state.default_headers = [(b"date", email.utils.formatdate(usegmt=True).encode())]
+
+    async def _wait(self, condition: Callable[[], bool], until: float) -> None:
+        while not condition() and time.monotonic() < until:  # noqa: ASYNC110  # uvicorn tells nobody
+            await asyncio.sleep(POLL_S)
+
+
+async def start_rest(context: ProtocolContext, sock: socket.socket) -> RestServer:
+    """Serve on the listening socket `sock`."""
+    server = RestServer(context, sock)
+    await server.start()
+    return server
