@@ -40,13 +40,22 @@ def run_selftest(card: ModelCard, engine: Engine, precision: str = "fp32") -> Se
         raise SelfTestFailed(f"{card.name}@{card.version} has no golden image")
     if precision not in card.tolerance:
         raise SelfTestFailed(f"{card.name}@{card.version} states no tolerance for {precision}")
-    worst = max(_difference(golden, engine) for golden in card.golden)
+    worst = max(measure_difference(golden, engine) for golden in card.golden)
     if not worst <= card.tolerance[precision]:  # NaN fails too
         raise SelfTestFailed(
             f"{card.name}@{card.version} at {precision}: logits differ from the golden ones by {worst:.3g}, "
             f"the card allows {card.tolerance[precision]:.3g}"
         )
     return SelfTest(len(card.golden), worst)
+
+
+def measure_difference(golden: GoldenImage, engine: Engine) -> float:
+    """How far `engine` is from torch on one golden image; see run_selftest."""
+    expected = np.asarray(golden.logits, np.float32)
+    logits = engine.infer(decode_golden(golden)[None]).logits[0]
+    if logits.shape != expected.shape:
+        raise SelfTestFailed(f"the engine gives {logits.shape[0]} logits, the card has {expected.shape[0]}")
+    return float(np.abs(logits - expected).max() / max(1.0, np.abs(expected).max()))
 
 
 def decode_golden(golden: GoldenImage) -> NDArray[np.uint8]:
@@ -66,11 +75,3 @@ def encode_golden(view: NDArray[np.uint8], logits: NDArray[np.float32]) -> Golde
     data = io.BytesIO()
     Image.fromarray(view).save(data, "PNG", optimize=True)
     return GoldenImage(base64.b64encode(data.getvalue()).decode(), tuple(float(logit) for logit in logits))
-
-
-def _difference(golden: GoldenImage, engine: Engine) -> float:
-    expected = np.asarray(golden.logits, np.float32)
-    logits = engine.infer(decode_golden(golden)[None]).logits[0]
-    if logits.shape != expected.shape:
-        raise SelfTestFailed(f"the engine gives {logits.shape[0]} logits, the card has {expected.shape[0]}")
-    return float(np.abs(logits - expected).max() / max(1.0, np.abs(expected).max()))
