@@ -22,6 +22,10 @@ class BadViewOption(ValueError):
     """A view option of the caller's is out of range; the message names it, its value and the limit."""
 
 
+class ViewTooLarge(ValueError):
+    """A view would have more pixels than `max_view_pixels`; the message names it, its size and the limit."""
+
+
 @dataclass(frozen=True, slots=True)
 class ViewShape:
     """How many views of one size: what a look costs is predicted from this before a pixel is touched."""
