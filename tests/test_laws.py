@@ -74,7 +74,10 @@ def find_unpickling(tree: ast.AST) -> Iterator[int]:
         elif isinstance(node, ast.ImportFrom):
             names = {alias.name for alias in node.names}
             top = (node.module or "").split(".")[0]
-            if top in PICKLERS or (top == "multiprocessing" and names & PICKLING_PARTS_OF_MULTIPROCESSING):
+            names -= {"PickleError", "UnpicklingError"}  # to catch what torch.load raises
+            if (top in PICKLERS and names) or (
+                top == "multiprocessing" and names & PICKLING_PARTS_OF_MULTIPROCESSING
+            ):
                 yield node.lineno
         elif isinstance(node, ast.Attribute):
             if (
