@@ -11,19 +11,27 @@ per image (a Gemm has another kernel for one row). tests/models/engines/test_onn
 
 from pathlib import Path
 from threading import Lock
-from typing import Literal
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from models.engines.base import EngineError, EngineOutput, OutOfMemory
+from models.engines.base import EngineError, EngineOutput, OutOfMemory, Placement
 from models.integrity import CLASSIFIER_BIAS, CLASSIFIER_WEIGHT, GRAPH, GRAPH_INT8, INPUT, OUTPUTS, WEIGHTS
 from models.repository import ModelVersion
 from models.tensors import read_header, read_tensor
 
-Precision = Literal["fp32", "int8"]
 GRAPHS: dict[str, str] = {"fp32": GRAPH, "int8": GRAPH_INT8}
+
+
+def list_precisions(version: ModelVersion, device: str) -> tuple[str, ...]:
+    """The precisions the version has a graph for, fp32 first."""
+    return tuple(precision for precision, graph in GRAPHS.items() if graph in version.card.files)
+
+
+def open_engine(version: ModelVersion, placement: Placement) -> "OnnxEngine":
+    """See models.engines.opening."""
+    return OnnxEngine(version, placement.precision, placement.threads)
 
 
 class OnnxEngine:
