@@ -67,6 +67,7 @@ class Frontend:
         self._say(Ready())
         beating = loop.create_task(self._beat())
         await self._drained.wait()
+        await asyncio.sleep(self._settings.drain_delay)
         timeout_s = max(0.1, self._settings.drain_timeout - DRAIN_MARGIN_S)
         await asyncio.gather(*(one.drain(timeout_s) for one in running))
         beating.cancel()

@@ -73,7 +73,10 @@ class Settings:
     body_timeout_s: PositiveFloat = _says(30.0, "longest silence within a request's body")
     keepalive_timeout_s: PositiveFloat = _says(75.0, "idle time after which a connection is closed")
     max_connections: Positive = _says(4_096, "HTTP connections per frontend")
-    drain_timeout: PositiveFloat = _says(30.0, "seconds to finish accepted requests after SIGTERM")
+    drain_delay: Annotated[float, Field(ge=0)] = _says(
+        0.0, "seconds to serve on after SIGTERM while not ready, for balancers to look elsewhere"
+    )
+    drain_timeout: PositiveFloat = _says(30.0, "seconds to finish accepted requests after that")
     degrade: bool = _says(False, "under pressure use a cheaper view policy before answering 503")
     jobs_dir: Path = _says(Path("./jobs"), "where batch jobs are kept")
     log_format: Literal["auto", "json", "text"] = _says("auto", "auto: text on a terminal, else JSON")

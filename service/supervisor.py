@@ -118,7 +118,7 @@ class Supervisor:
 
     def _enter(self, phase: Phase, now: float) -> None:
         if self._phase is Phase.SERVING:
-            self._phase_ends = now + self._settings.drain_timeout
+            self._phase_ends = now + self._settings.drain_delay + self._settings.drain_timeout
         self._phase = phase
         role: Role = "frontend" if phase is Phase.DRAINING_FRONTENDS else "worker"
         for child in self._children(role):
