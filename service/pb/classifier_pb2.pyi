@@ -463,6 +463,7 @@ class ListModelsResponse(_message.Message):
         VERSION_FIELD_NUMBER: _builtins.int
         DIGEST_FIELD_NUMBER: _builtins.int
         STATE_FIELD_NUMBER: _builtins.int
+        READY_FIELD_NUMBER: _builtins.int
         DEFAULT_FIELD_NUMBER: _builtins.int
         DEFAULT_VERSION_FIELD_NUMBER: _builtins.int
         WORKERS_FIELD_NUMBER: _builtins.int
@@ -480,6 +481,8 @@ class ListModelsResponse(_message.Message):
         """SHA-256 of the version's card, hexadecimal."""
         state: _builtins.str
         """`ready`, `loading`, or `refused`: every version of this name failed its checks."""
+        ready: _builtins.bool
+        """Whether a worker of it is up."""
         default: _builtins.bool
         """Whether requests that name no model get this version."""
         default_version: _builtins.bool
@@ -516,6 +519,7 @@ class ListModelsResponse(_message.Message):
             version: _builtins.int = ...,
             digest: _builtins.str = ...,
             state: _builtins.str = ...,
+            ready: _builtins.bool = ...,
             default: _builtins.bool = ...,
             default_version: _builtins.bool = ...,
             workers: _builtins.int = ...,
@@ -530,7 +534,7 @@ class ListModelsResponse(_message.Message):
         ) -> None: ...
         _HasFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "provenance", b"provenance", "tta", b"tta"]  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "default", b"default", "default_version", b"default_version", "digest", b"digest", "input", b"input", "labels", b"labels", "metrics", b"metrics", "name", b"name", "precisions", b"precisions", "provenance", b"provenance", "refused", b"refused", "state", b"state", "tta", b"tta", "version", b"version", "workers", b"workers"]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "default", b"default", "default_version", b"default_version", "digest", b"digest", "input", b"input", "labels", b"labels", "metrics", b"metrics", "name", b"name", "precisions", b"precisions", "provenance", b"provenance", "ready", b"ready", "refused", b"refused", "state", b"state", "tta", b"tta", "version", b"version", "workers", b"workers"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 

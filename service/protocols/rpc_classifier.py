@@ -4,10 +4,11 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 
-from service.errors import Draining, Overloaded, ServiceError, TooLarge
+from service.errors import Draining, ServiceError, TooLarge
 from service.pb import classifier_pb2 as pb
 from service.pb import classifier_pb2_grpc as pb_grpc
 from service.protocols.base import ProtocolContext
+from service.protocols.patience import wait_out
 from service.protocols.rpc_calls import Call, Calls, ServicerContext
 from service.protocols.rpc_messages import read_image, read_options, write_answer, write_error, write_models
 from service.protocols.rpc_service import RpcServer, RpcService
@@ -18,8 +19,6 @@ from service.types import ClassifyRequest
 STREAM_WINDOW = 64
 # A stream holds at most this share of SERVE_MAX_INFLIGHT_BYTES, so that one cannot starve the others.
 STREAM_SHARE = 0.125
-# An overloaded server slows a stream down: it asks again after this long, or what the error says if shorter.
-STREAM_PATIENCE_S = 0.25
 
 NAME = pb.DESCRIPTOR.services_by_name["Classifier"].full_name
 
@@ -36,7 +35,7 @@ class ClassifierServicer(pb_grpc.ClassifierServicer):
         """One image."""
 
         async def work(call: Call) -> pb.ClassifyResponse:
-            return await self._classify(call, call.request_id, request)
+            return await self._classify(call, call.request_id, request, 0.0)
 
         return await self._calls.answer(f"/{NAME}/Classify", context, work)
 
@@ -79,37 +78,29 @@ class ClassifierServicer(pb_grpc.ClassifierServicer):
         if self._classifier.is_draining:
             raise Draining("this server is stopping, send the rest to another one", retry_after_s=1.0)
         try:
-            message.response.CopyFrom(await self._classify_patiently(call, request_id, item.request))
+            patience_s = self._settings.request_timeout_s
+            message.response.CopyFrom(await self._classify(call, request_id, item.request, patience_s))
         except Draining:
             raise  # ends the stream: another server answers the rest
         except ServiceError as error:
             message.error.CopyFrom(write_error(error))
         return message
 
-    async def _classify_patiently(
-        self, call: Call, request_id: str, request: pb.ClassifyRequest
-    ) -> pb.ClassifyResponse:
-        give_up = time.monotonic() + self._settings.request_timeout_s
-        while True:
-            try:
-                return await self._classify(call, request_id, request)
-            except Overloaded as error:
-                pause_s = min(error.retry_after_s or STREAM_PATIENCE_S, STREAM_PATIENCE_S)
-                if time.monotonic() + pause_s >= min(give_up, call.deadline):
-                    raise
-            await asyncio.sleep(pause_s)
-
     async def _classify(
-        self, call: Call, request_id: str, request: pb.ClassifyRequest
+        self, call: Call, request_id: str, request: pb.ClassifyRequest, patience_s: float
     ) -> pb.ClassifyResponse:
         settings = self._settings
         call.model = request.model
         image, options = read_image(request), read_options(request)
         check_size(image, settings.max_image_bytes)
         deadline = call.limit_deadline(settings.request_timeout_s, settings.max_request_timeout_s)
-        with self._classifier.reserve(len(image)):
-            asked = ClassifyRequest(image, request_id, deadline, options, protocol="grpc")
-            return write_answer(await self._classifier.classify(asked))
+        asked = ClassifyRequest(image, request_id, deadline, options, protocol="grpc")
+
+        async def attempt() -> pb.ClassifyResponse:
+            with self._classifier.reserve(len(image)):
+                return write_answer(await self._classifier.classify(asked))
+
+        return await wait_out(attempt, min(deadline, time.monotonic() + patience_s))
 
 
 def check_size(image: bytes, limit_bytes: int) -> None:

@@ -91,6 +91,7 @@ def _write_model(summary: ModelSummary) -> _Models.Model:
         version=summary.version,
         digest=summary.digest,
         state=summary.state,
+        ready=summary.state == "ready",
         default=summary.is_default,
         default_version=summary.is_default_version,
         workers=summary.workers,

@@ -13,6 +13,7 @@ from service.metrics import ABORTED
 from service.protocols.base import ProtocolContext
 from service.protocols.rest.body import CallerGone, Receive
 from service.protocols.rest.classify import PATH, ClassifyHandler
+from service.protocols.rest.dialects import encode_error
 from service.protocols.rest.exchange import Answer, Exchange, Message, Scope
 from service.protocols.rest.problems import encode_problem
 
@@ -98,10 +99,11 @@ class Door:
         fields = {"request_id": exchange.request_id, "method": exchange.method}
         log.exception("unforeseen error", extra={"fields": fields})
         detail = "something went wrong here; the log has it under this request's id"
-        return encode_problem(Internal(detail), exchange.request_id)
+        return encode_error(Internal(detail), exchange)
 
     def _end(self, exchange: Exchange, route: str, code: str) -> None:
-        model = self._classifier.label_of(exchange.model) if route == PATH else ""
+        asks_model = route == PATH or exchange.model
+        model = self._classifier.label_of(exchange.model) if asks_model else ""
         self._requests.count(route, "http", model, code)
         if log.isEnabledFor(logging.INFO):
             fields = {

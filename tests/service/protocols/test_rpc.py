@@ -210,6 +210,7 @@ def test_list_models_tells_what_the_card_says(stub: pb_grpc.ClassifierStub) -> N
         "version": "3",
         "digest": "d" * 64,
         "state": "ready",
+        "ready": True,
         "default": True,
         "default_version": True,
         "workers": 1,
