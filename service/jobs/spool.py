@@ -91,9 +91,9 @@ class Spool:
     def end(self) -> None:
         """The item is complete."""
         if self._error is None:
-            self._add(Item(self._id, self._start, self.size_bytes - self._start))
+            self.add(Item(self._id, self._start, self.size_bytes - self._start))
         else:
-            self._add(Item(self._id, error=describe_error(self._error)))
+            self.add(Item(self._id, error=describe_error(self._error)))
 
     def check_count(self, count: int) -> None:
         """Raises TooLarge for more items than SERVE_MAX_BATCH_ITEMS."""
@@ -130,7 +130,8 @@ class Spool:
             except OSError:  # what is buffered cannot be written: the folder is about to be removed
                 continue
 
-    def _add(self, item: Item) -> None:
+    def add(self, item: Item) -> None:
+        """An item whose bytes, if any, are in the spool or in a source."""
         self.count += 1
         named = msgspec.structs.replace(item, offset=0)
         self._digest.update(item_encoder.encode(named) + self._image_digest.digest())
