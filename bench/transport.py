@@ -52,6 +52,10 @@ class WholeImage:
         """One view of the image's size."""
         return (ViewShape(1, height, width),)
 
+    def cost(self, height: int, width: int, context: ViewContext) -> float:
+        """One view."""
+        return 1.0
+
     def look(self, image: NDArray[np.uint8], context: ViewContext) -> Looks:
         """One look at it."""
         (output,) = yield Look((image,), features=False)

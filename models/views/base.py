@@ -5,7 +5,7 @@ them, in order; it returns the merged scores. One look for most policies, up to 
 2015, section 3.4 (10-crop, fully convolutional multi-scale).
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -22,8 +22,12 @@ class BadViewOption(ValueError):
     """A view option of the caller's is out of range; the message names it, its value and the limit."""
 
 
+class UnknownPolicy(BadViewOption):
+    """No view policy has that name; the message lists those that exist."""
+
+
 class ViewTooLarge(ValueError):
-    """A view would have more pixels than `max_view_pixels`; the message names it, its size and the limit."""
+    """A view of this image would hold more pixels than the limit; nothing was resized."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +37,17 @@ class ViewShape:
     count: int
     height: int
     width: int
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a view lies in the upright image, in its pixels, unrounded; mirrored left to right, or not."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+    is_mirrored: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +66,11 @@ class Classifier:
     bias: NDArray[np.float32]
 
 
+def always(shapes: tuple[ViewShape, ...]) -> bool:
+    """There is time for any second look."""
+    return True
+
+
 @dataclass(frozen=True, slots=True)
 class ViewContext:
     """Everything a policy may know besides the pixels.
@@ -58,6 +78,7 @@ class ViewContext:
     `window` is the side of the last feature map at the native crop; `fitted` is the card's entry for this
     policy; `scales` are the paper's scales asked for (multi_scale). `may_look_again` answers, at the time it
     is called, whether the request's deadline leaves room for a second look of these shapes (adaptive).
+    `keeps_features` asks every look for its feature maps, for an activation map; scores do not change.
     """
 
     preprocess: Preprocess
@@ -68,6 +89,8 @@ class ViewContext:
     pool: PoolRule
     max_view_pixels: int
     scales: tuple[int, ...] = PAPER_SCALES
+    may_look_again: Callable[[tuple[ViewShape, ...]], bool] = always
+    keeps_features: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +108,14 @@ class Scores:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """Views to compute next, each uint8 [H, W, 3]; `features` says whether the last feature map is needed."""
+    """Views to compute next, each uint8 [H, W, 3]; `features` says whether the last feature map is needed.
+
+    `places`: where each view lies in the upright image, in the order of `views`.
+    """
 
     views: tuple[View, ...]
     features: bool
+    places: tuple[Place, ...] = ()
 
 
 Looks = Generator[Look, Sequence[ViewOutput], Scores]
@@ -100,9 +127,19 @@ class ViewPolicy(Protocol):
     name: str
 
     def shapes(self, height: int, width: int, context: ViewContext) -> tuple[ViewShape, ...]:
-        """The views an image of this size needs, without its pixels; raises BadViewOption, ViewTooLarge."""
+        """The first look at an upright image of this size, without its pixels.
+
+        Raises BadViewOption, ViewTooLarge.
+        """
+        ...
+
+    def cost(self, height: int, width: int, context: ViewContext) -> float:
+        """The mean cost of an image of this size in native views, by pixels: 10 for ten_crop.
+
+        Orders policies where no milliseconds are measured yet; raises as `shapes` does.
+        """
         ...
 
     def look(self, image: NDArray[np.uint8], context: ViewContext) -> Looks:
-        """image: uint8 [H, W, 3], oriented. Yields Looks, returns Scores."""
+        """image: uint8 [H, W, 3], upright. Yields Looks, returns Scores; raises as `shapes` does, at once."""
         ...
