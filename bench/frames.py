@@ -1,12 +1,15 @@
 """Drives a worker process over its real connection: frames out, answers in, a fixed number in flight."""
 
+import os
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from service.messages import Classify, Drain, Failure, FrontendUp, Ready, Result
+from service.board import Board
+from service.messages import Classify, Drain, Failure, FrontendUp, Ready, Result, StartWorker
 from service.transport import ControlChannel, FrameReader, encode_frame, make_work_pair
 from service.types import ClassifyOptions
 
@@ -15,7 +18,10 @@ TIMEOUT_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Drive:
-    """What a drive measured; latencies in milliseconds, `failures` counted among `answers`."""
+    """What a drive measured; `failures` are counted among `answers`.
+
+    Latencies in milliseconds; `core_ms`: processor time of the worker for one answer.
+    """
 
     concurrency: int
     answers: int
@@ -23,21 +29,27 @@ class Drive:
     rate_per_s: float
     p50_ms: float
     p99_ms: float
+    core_ms: float
 
 
 class WorkerProcess:
     """A worker started by exec with one frontend connection: ours. A context manager that drains it."""
 
-    def __init__(self, module: str, *arguments: str) -> None:
-        """`python -m module CONTROL_FD arguments...` must speak as service.worker.main does, board aside."""
+    def __init__(self, command: Sequence[str], start: StartWorker | None = None) -> None:
+        """`command` and the number of its control channel start it; `start` is its first message, if any."""
         ours, theirs = ControlChannel.make_pair()
+        self._started = time.monotonic()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", module, str(theirs.fileno()), *arguments], pass_fds=[theirs.fileno()]
+            [sys.executable, *command, str(theirs.fileno())], pass_fds=[theirs.fileno()]
         )
         theirs.close()
         self.control = ours
+        self.board = Board.create()
+        if start is not None:
+            self.control.send(start, self.board.fd)
         while not isinstance(message := self._receive(), Ready):
             continue
+        self.start_s = time.monotonic() - self._started
         self.cost_ms = message.cost_ms
         self.socket, end = make_work_pair()
         with end:
@@ -52,6 +64,7 @@ class WorkerProcess:
         self.process.wait(TIMEOUT_S)
         self.socket.close()
         self.control.close()
+        self.board.close()
 
     def drive(
         self, images: Sequence[bytes], options: ClassifyOptions, concurrency: int, seconds: float
@@ -60,6 +73,7 @@ class WorkerProcess:
         sent_at: dict[int, float] = {}
         latencies: list[float] = []
         failures = 0
+        used_s = self._read_used_s()
         started = time.monotonic()
         until = started + seconds
         self._send(images, options, range(concurrency), sent_at)
@@ -76,7 +90,13 @@ class WorkerProcess:
         took_s = time.monotonic() - started
         latencies.sort()
         p50, p99 = latencies[len(latencies) // 2], latencies[len(latencies) * 99 // 100]
-        return Drive(concurrency, len(latencies), failures, len(latencies) / took_s, p50, p99)
+        core_ms = 1000 * (self._read_used_s() - used_s) / len(latencies)
+        return Drive(concurrency, len(latencies), failures, len(latencies) / took_s, p50, p99, core_ms)
+
+    def _read_used_s(self) -> float:
+        """Processor seconds the worker has used, user and system."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def _send(
         self, images: Sequence[bytes], options: ClassifyOptions, ids: range, sent_at: dict[int, float]

@@ -101,7 +101,7 @@ def main() -> int:
     random = np.random.default_rng(0)
     jpeg: bytes = simplejpeg.encode_jpeg(random.integers(0, 256, (SIDE, SIDE, 3), np.uint8), quality=75)
     print(f"JPEG of {len(jpeg)} bytes, {THREADS} lanes, answers per second")
-    with WorkerProcess("bench.transport") as worker:
+    with WorkerProcess(["-m", "bench.transport"]) as worker:
         worker.drive([jpeg], ClassifyOptions(), 8, 1.0)
         for concurrency in (1, 8, 32):
             drive = worker.drive([jpeg], ClassifyOptions(), concurrency, SECONDS)

@@ -58,7 +58,7 @@ class Computer:
         except EngineError as err:
             log.error("a batch failed", exc_info=err, extra={"fields": {"views": len(batch.entries)}})
             self._run_alone(batch, outcome)
-        for request, _ in batch.entries:
+        for request in {id(request): request for request, _ in batch.entries}.values():
             request.infer_ms += outcome.ms
         return outcome
 

@@ -74,7 +74,7 @@ class Lane(threading.Thread):
         try:
             if not shop.queue.reserve(self._index, request, shop.pipeline.inspect(request)):
                 return
-            look = shop.pipeline.decode(request)
+            look = shop.pipeline.decode(request, shop.queue.has_time)
         except ServiceError as refusal:
             error = refusal
         except Exception:

@@ -4,8 +4,9 @@ Knows the model's card and the caller's options; knows no queue, no thread and n
 of service.errors, with a sentence the caller can act on.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 
 from models.card import ModelCard
 from models.decode import (
@@ -27,11 +28,14 @@ from models.views.base import (
     ViewContext,
     ViewOutput,
     ViewPolicy,
+    ViewShape,
     ViewTooLarge,
 )
 from service.errors import BadRequest, BrokenImage, ServiceError, TooLarge, UnsupportedFormat
 from service.types import ClassifyOptions
 from service.worker.request import Request
+
+HasTime = Callable[[Request, tuple[ViewShape, ...]], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +57,13 @@ class Pipeline:
         policies: Mapping[str, ViewPolicy],
         limits: PipelineLimits,
     ) -> None:
-        """`engines` by precision; `policies` by name."""
+        """`engines` by precision, at least one, the default first; `policies` by name."""
         self._card = card
         self._engines = engines
         self._policies = policies
         self._limits = limits
-        self._default_precision = limits.precision if limits.precision in engines else "fp32"
-        weight, bias = engines["fp32"].classifier
-        self._classifier = Classifier(weight, bias)
+        self.default_precision = limits.precision if limits.precision in engines else next(iter(engines))
+        self._classifiers = {name: Classifier(*engine.classifier) for name, engine in engines.items()}
         self._contexts: dict[tuple[object, ...], ViewContext] = {}
 
     def inspect(self, request: Request) -> int:
@@ -74,10 +77,14 @@ class Pipeline:
         except ImageError as err:
             raise _translate(err) from err
 
-    def decode(self, request: Request) -> Look:
-        """The request's first look, from its image, which is let go. Raises ServiceError."""
+    def decode(self, request: Request, has_time: HasTime) -> Look:
+        """The request's first look, from its image, which is let go. Raises ServiceError.
+
+        `has_time` answers, when a policy asks, whether the deadline leaves room for more views.
+        """
         policy = self._find_policy(request.tta)
-        context = self._find_context(policy, request.message.options)
+        context = self._find_context(policy, request.message.options, request.precision)
+        context = replace(context, may_look_again=partial(has_time, request))
         try:
             pixels = decode_image(request.image, self._limits.decode).pixels
             request.image = b""
@@ -102,6 +109,15 @@ class Pipeline:
             scores: Scores = end.value
             return scores
 
+    def list_costs(self) -> dict[str, float]:
+        """What a square image of the native size costs under each policy, in native views, by pixels."""
+        side = self._card.preprocess.resize_px
+        options = ClassifyOptions()
+        return {
+            tta: policy.cost(side, side, self._make_context(policy, options, self.default_precision))
+            for tta, policy in self._policies.items()
+        }
+
     def _check_top_k(self, top_k: int) -> None:
         classes = len(self._card.labels)
         if not 1 <= top_k <= classes:
@@ -114,21 +130,21 @@ class Pipeline:
             raise BadRequest(f"tta is {tta[:64]!r}, it can be: {known}", "tta")
         return policy
 
-    def _find_context(self, policy: ViewPolicy, options: ClassifyOptions) -> ViewContext:
+    def _find_context(self, policy: ViewPolicy, options: ClassifyOptions, precision: str) -> ViewContext:
         if options.scales is not None:  # too many values to keep
-            return self._make_context(policy, options)
-        key = (policy.name, options.merge, options.pool)
+            return self._make_context(policy, options, precision)
+        key = (policy.name, options.merge, options.pool, options.wants_map, precision)
         context = self._contexts.get(key)
         if context is None:
-            context = self._contexts[key] = self._make_context(policy, options)
+            context = self._contexts[key] = self._make_context(policy, options, precision)
         return context
 
-    def _make_context(self, policy: ViewPolicy, options: ClassifyOptions) -> ViewContext:
+    def _make_context(self, policy: ViewPolicy, options: ClassifyOptions, precision: str) -> ViewContext:
         fitted = self._card.policy(policy.name)
         return ViewContext(
             preprocess=self._card.preprocess,
             window=self._card.window,
-            classifier=self._classifier,
+            classifier=self._classifiers[precision],
             fitted=fitted,
             merge=options.merge or fitted.merge,
             pool=options.pool or fitted.pool,
@@ -137,7 +153,7 @@ class Pipeline:
         )
 
     def _choose_precision(self, options: ClassifyOptions) -> str:
-        precision = options.precision or self._default_precision
+        precision = options.precision or self.default_precision
         if precision not in self._engines:
             has = ", ".join(sorted(self._engines))
             raise BadRequest(f"precision is {precision}, this model version has: {has}", "precision")

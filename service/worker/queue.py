@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from models.views.base import Look
+from models.views.base import Look, ViewShape
 from service.worker.backlog import Backlog
 from service.worker.batcher import Batch, Batcher, Bucket
 from service.worker.costs import CostModel
@@ -64,6 +64,12 @@ class WorkQueue:
     def wait_ms(self) -> float:
         """The predicted wait of an interactive request that arrives now."""
         return self._backlog.wait_ms(time.monotonic())
+
+    def has_time(self, request: Request, shapes: tuple[ViewShape, ...]) -> bool:
+        """Whether views of these shapes, queued now, would be computed before the request's deadline."""
+        costs = self._costs[request.precision]
+        view_ms = sum(shape.count * costs.view_ms((shape.height, shape.width)) for shape in shapes)
+        return time.monotonic() + (self.wait_ms() + view_ms) / 1000 < request.deadline
 
     def add(self, requests: Sequence[Request]) -> None:
         """Accept requests."""

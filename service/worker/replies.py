@@ -25,6 +25,7 @@ def _encode_result(request: Request, scores: Scores, wait_ms: float) -> bytes:
     options = request.message.options
     indices = rank_classes(scores.probabilities, options.top_k)
     total_ms = (time.monotonic() - request.arrived) * 1000
+    infer_ms = min(request.infer_ms, total_ms - request.decode_ms)  # two batches may run at the same time
     result = Result(
         id=request.message.id,
         indices=indices,
@@ -33,8 +34,8 @@ def _encode_result(request: Request, scores: Scores, wait_ms: float) -> bytes:
         tta_used=request.tta,
         views=scores.views,
         decode_ms=request.decode_ms,
-        queue_ms=max(0.0, total_ms - request.decode_ms - request.infer_ms),
-        infer_ms=request.infer_ms,
+        queue_ms=max(0.0, total_ms - request.decode_ms - infer_ms),
+        infer_ms=infer_ms,
         wait_ms=wait_ms,
         logits=scores.logits.tolist() if options.wants_logits else None,
     )

@@ -78,11 +78,11 @@ class SumEngine:
         return np.ones((CLASSES, 1), np.float32), np.zeros(CLASSES, np.float32)
 
     def infer(self, views: NDArray[np.uint8], *, features: bool = False, threads: int = 1) -> EngineOutput:
-        """The view's sum, times the class's number."""
+        """The view's mean, times the class's number."""
         self.calls.append(len(views))
         self._before(views)
-        sums = views.reshape(len(views), -1).sum(1, dtype=np.float32)
-        logits = sums[:, None] * np.arange(CLASSES, dtype=np.float32) / 1e4  # [N, K]
+        means = views.reshape(len(views), -1).mean(1, dtype=np.float32)
+        logits = means[:, None] * np.arange(CLASSES, dtype=np.float32) / 255  # [N, K]
         return EngineOutput(logits, None)
 
     def close(self) -> None:
