@@ -132,7 +132,8 @@ def check_version(path: Path) -> ModelVersion:
     """
     version = read_version(path)
     check_files(version.card, path)
-    check_contents(version.card, path)
+    if not version.card.members:
+        check_contents(version.card, path)
     return version
 
 
@@ -147,16 +148,15 @@ def check_members(ensemble: ModelVersion, repository: ModelRepository) -> list[M
             raise BadVersion(f"{ensemble.reference}: member {reference} is not in the repository") from err
         if member.digest != pinned.digest:
             raise BadVersion(f"{ensemble.reference}: member {reference} is not the pinned one (digest)")
-        refuse_unlike(ensemble, member)
+        _refuse_unlike(ensemble, member)
         members.append(member)
     return members
 
 
-def refuse_unlike(ensemble: ModelVersion, member: ModelVersion) -> None:
-    """Raise BadVersion unless the member's images, labels and feature maps are the ensemble's."""
+def _refuse_unlike(ensemble: ModelVersion, member: ModelVersion) -> None:
     if member.card.members:
         raise BadVersion(f"{ensemble.reference}: member {member.reference} is itself an ensemble")
-    for field in ("labels", "preprocess", "window"):
+    for field in ("labels", "preprocess"):
         if getattr(member.card, field) != getattr(ensemble.card, field):
             raise BadVersion(f"{ensemble.reference}: member {member.reference} has other {field}")
 
@@ -188,7 +188,8 @@ def write_version(directory: Path, card: ModelCard, files: Mapping[str, bytes]) 
             _write_synced(partial / name, data)
         partial.chmod(0o755)
         check_files(card, partial)
-        check_contents(card, partial)
+        if not card.members:
+            check_contents(card, partial)
         _publish(partial, home / str(card.version))
     finally:
         _remove(partial)

@@ -12,7 +12,6 @@ from PIL import Image
 from torch import Tensor
 
 from models.card import PolicyCard, Preprocess
-from models.networks import find_architecture
 from models.networks.architecture import Network
 from models.views.base import Classifier, Look, Scores, ViewContext, ViewOutput, ViewPolicy
 from tests.models.making import random_network
@@ -56,9 +55,8 @@ class Subject:
         return ViewContext(**values | changes)
 
 
-def subject(architecture: str, preprocess: Preprocess) -> Subject:
-    network = random_network(architecture, classes=10)
-    return Subject(network, preprocess, find_architecture(architecture).window)
+def subject(architecture: str, preprocess: Preprocess, window: int = 8) -> Subject:
+    return Subject(random_network(architecture, classes=10), preprocess, window)
 
 
 def to_input(view: Pixels) -> Tensor:

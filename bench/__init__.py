@@ -1,1 +1,0 @@
-"""Measurements, one command each. A figure counts only with its raw file in bench/results."""
