@@ -6,12 +6,32 @@ from typing import Annotated
 
 import typer
 
+from models.checkpoints.graph import CannotExport
+from models.engines.base import EngineError
+from models.integrity import BadVersion
+from models.repository import ModelRepository, UnknownModel, VersionExists
+from models.views.base import BadViewOption, ViewTooLarge
 from training.data.fetch import ARCHIVES, fetch_archive
-from training.distributed import find_ranks
+from training.distributed import open_ranks
 from training.errors import DataMissing, TrainingError
-from training.progress import TerminalObserver
-from training.recipe import list_recipes, load_recipe
+from training.evaluate import evaluate_version, format_table, record_metrics
+from training.export import export_run
+from training.progress import SilentObserver, TerminalObserver
+from training.recipe import list_recipes, load_recipe, parse_recipe
+from training.splits import open_splits, open_test_split
+from training.state import load_state
 from training.train import train, use_threads
+
+EXPECTED = (
+    TrainingError,
+    CannotExport,
+    EngineError,
+    BadVersion,
+    UnknownModel,
+    VersionExists,
+    BadViewOption,
+    ViewTooLarge,
+)
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -29,8 +49,43 @@ def train_command(
     """Train a recipe, or go on with it where it stopped."""
     use_threads(threads)
     resolved = load_recipe(recipe, overrides or ())
-    best = train(resolved, data, out or Path("runs") / resolved.name, find_ranks(), TerminalObserver())
-    typer.echo(f"best checkpoint: {best}")
+    with open_ranks() as ranks:
+        observer = TerminalObserver() if ranks.is_main else SilentObserver()
+        best = train(resolved, data, out or Path("runs") / resolved.name, ranks, observer)
+        observer.say(f"best checkpoint: {best}")
+
+
+@app.command("export")
+def export_command(
+    run: Annotated[Path, typer.Argument(help="a run directory, such as runs/cifar10/resnet20")],
+    name: Annotated[str, typer.Option(help="the model's name")],
+    repository: Annotated[Path, typer.Option("--to", help="where to put the version")],
+    data: DataOption = Path("data"),
+    threads: Annotated[int | None, typer.Option(help="CPU threads")] = None,
+) -> None:
+    """Turn a run's best checkpoint into a model version: fitted, measured, with int8 beside fp32."""
+    use_threads(threads)
+    recipe = parse_recipe(load_state(run / "best.pt").recipe)
+    exported = export_run(run, name, repository, open_splits(recipe, data), typer.echo)
+    typer.echo(format_table(exported.rows))
+    typer.echo(f"{exported.version.reference} in {exported.version.path}")
+
+
+@app.command("evaluate")
+def evaluate_command(
+    model: Annotated[str, typer.Argument(help="name or name@version")],
+    data: DataOption = Path("data"),
+    repository: Annotated[Path, typer.Option(help="where the model is")] = Path("models/zoo"),
+    precision: Annotated[str, typer.Option(help="fp32 or int8")] = "fp32",
+    to: Annotated[Path | None, typer.Option(help="write a version with these errors in its card")] = None,
+) -> None:
+    """Measure a model version on the 10,000 CIFAR-10 test images, as the service would answer them."""
+    version = ModelRepository([repository]).find(model)
+    rows = evaluate_version(version, open_test_split(data), precision)
+    typer.echo(format_table(rows))
+    if to is not None:
+        written = record_metrics(version, rows, to)
+        typer.echo(f"{written.reference} in {written.path}")
 
 
 @app.command("fetch")
@@ -56,7 +111,7 @@ def main() -> None:
     """Run the command line; an expected error is one line and exit status 1."""
     try:
         app()
-    except TrainingError as err:
+    except EXPECTED as err:
         typer.echo(f"error: {err}", err=True)
         sys.exit(1)
 

@@ -6,6 +6,7 @@ random horizontal flip. Padding comes after the mean is subtracted, so the borde
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -18,6 +19,32 @@ def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """
     x = images.permute(0, 3, 1, 2).float()  # [N, 3, H, W], channels last in memory
     return x.div_(255).sub_(mean).div_(std)
+
+
+def add_lighting(x: Tensor, shifts: Tensor) -> Tensor:
+    """Shift the colour of each image as a whole. x: float32 [N, 3, H, W]; shifts: float32 [N, 3]."""
+    return x + shifts[:, :, None, None]
+
+
+def draw_lighting(count: int, deviation: float, principal: Tensor, generator: torch.Generator) -> Tensor:
+    """PCA lighting: along each principal component of RGB a normal multiple of its eigenvalue.
+
+    principal: float32 [3, 3], eigenvectors in columns times their eigenvalues; returns float32 [count, 3].
+    Krizhevsky et al. 2012, section 4.1 (deviation 0.1).
+    """
+    multiples = torch.randn(count, 3, generator=generator) * deviation
+    return multiples @ principal.T
+
+
+def draw_mix(alpha: float, seed: int) -> float:
+    """The share of the first image in a mixup batch, from Beta(alpha, alpha), at least a half.
+
+    Zhang et al. 2018, "mixup"; one share a batch, each image paired with its mirror place in the batch.
+    """
+    if alpha == 0:
+        return 1.0
+    share = float(np.random.default_rng(seed).beta(alpha, alpha))
+    return max(share, 1 - share)
 
 
 @dataclass(frozen=True, slots=True)

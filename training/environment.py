@@ -6,6 +6,8 @@ from pathlib import Path
 
 import torch
 
+from training.distributed import Ranks
+
 
 def find_commit() -> str | None:
     """The commit of the source tree, `-dirty` if it differs from it; None outside a checkout."""
@@ -26,14 +28,16 @@ def describe_hardware(device: torch.device) -> str:
     """The device's name, and for a CPU the number of threads computing on it."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{_cpu_name()}, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return f"{_cpu_name()}, {threads} thread{'s' if threads > 1 else ''}"
 
 
-def describe_environment(device: torch.device) -> dict[str, str | None]:
+def describe_environment(ranks: Ranks) -> dict[str, str | None]:
     """What to state beside a result."""
+    hardware = describe_hardware(ranks.device)
     return {
         "commit": find_commit(),
-        "hardware": describe_hardware(device),
+        "hardware": hardware if ranks.world == 1 else f"{ranks.world} x {hardware}",
         "torch": torch.__version__,
         "python": platform.python_version(),
     }

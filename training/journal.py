@@ -10,8 +10,11 @@ Value = float | int | str | None
 class Journal:
     """An append-only log of a run. On resuming, lines of steps that are about to be repeated are dropped."""
 
-    def __init__(self, path: Path, resumed_step: int) -> None:
-        self._path = path
+    def __init__(self, path: Path, resumed_step: int, is_writing: bool = True) -> None:
+        """`is_writing` is false in every process of a run but the main one."""
+        self._path, self._is_writing = path, is_writing
+        if not is_writing:
+            return
         kept = [line for line in read_journal(path) if int(line.get("step") or 0) <= resumed_step]
         draft = path.with_suffix(".tmp")
         draft.write_text("".join(json.dumps(line) + "\n" for line in kept))
@@ -19,6 +22,8 @@ class Journal:
 
     def write(self, event: str, step: int, **values: Value) -> None:
         """Append one line."""
+        if not self._is_writing:
+            return
         with self._path.open("a") as file:
             file.write(json.dumps({"event": event, "step": step, **values}) + "\n")
 

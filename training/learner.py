@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from models.networks.architecture import Network
 from training.data.source import Batch
-from training.distributed import Ranks
+from training.distributed import Ranks, share_gradients
 from training.recipe import Recipe
 from training.schedule import ScheduleState, after_batch, after_evaluation, is_warming, learning_rate
 
@@ -17,7 +17,10 @@ from training.schedule import ScheduleState, after_batch, after_evaluation, is_w
 class Learner:
     """Network, optimizer and schedule of one run of `steps` steps."""
 
-    def __init__(self, recipe: Recipe, network: Network, steps: int, ranks: Ranks) -> None:
+    def __init__(
+        self, recipe: Recipe, network: Network, steps: int, ranks: Ranks, class_weights: Tensor | None = None
+    ) -> None:
+        """`class_weights`: float32 [K], the weight of each class's loss."""
         self.recipe, self.steps, self._ranks = recipe, steps, ranks
         self.network: Network = network.to(ranks.device)
         self.network.to(memory_format=torch.channels_last)
@@ -31,7 +34,8 @@ class Learner:
             nesterov=rule.nesterov,
             weight_decay=rule.weight_decay,
         )
-        self._forward: nn.Module = self.network
+        self._class_weights = None if class_weights is None else class_weights.to(ranks.device)
+        self._forward: nn.Module = share_gradients(self.network, ranks)
         if recipe.run.compile:
             self._forward.compile()
 
@@ -46,21 +50,31 @@ class Learner:
         return is_warming(self.recipe.schedule, self.schedule)
 
     def step(self, batch: Batch, step: int) -> Tensor:
-        """One update; returns float32 [2] on the device: the loss and the number of wrong predictions."""
+        """One update; returns float32 [2] on the device: this process's part of the whole batch's mean loss,
+        and its number of wrong predictions."""
         self.network.train()
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate(step)
         with self._precision():
             logits = self._forward(batch.x)  # [n, K]
-        loss = F.cross_entropy(
-            logits.float(), batch.targets, label_smoothing=self.recipe.optimizer.label_smoothing
-        )
+        loss = self._loss(logits.float(), batch)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         self._update_average()
         wrong = (logits.detach().argmax(dim=1) != batch.targets).sum()
-        return torch.stack([loss.detach(), wrong.float()])
+        return torch.stack([loss.detach() / self._ranks.world, wrong.float()])
+
+    def _loss(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Cross-entropy; of both images' classes by their shares under mixup."""
+        rule = self.recipe.optimizer
+
+        def loss(targets: Tensor) -> Tensor:
+            return F.cross_entropy(logits, targets, self._class_weights, label_smoothing=rule.label_smoothing)
+
+        if batch.share == 1:
+            return loss(batch.targets)
+        return batch.share * loss(batch.targets) + (1 - batch.share) * loss(batch.targets.flip(0))
 
     def rate(self, step: int) -> float:
         """The learning rate of `step`."""

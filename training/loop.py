@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from training.data.source import Source
+from training.distributed import Ranks, sum_over_ranks
 from training.errors import NonFiniteLoss
 from training.journal import Journal, Value
 from training.learner import Learner
@@ -35,6 +36,10 @@ class Observer(Protocol):
 
     def saw_evaluation(self, step: int, values: dict[str, Value]) -> None:
         """The validation split was measured."""
+        ...
+
+    def say(self, sentence: str) -> None:
+        """Something a person should know, such as a broken image."""
         ...
 
 
@@ -74,9 +79,11 @@ class Run:
     journal: Journal
     observer: Observer
     capture: Callable[["Run"], TrainState]
+    ranks: Ranks
     step: int = 0
     best_error: float = math.inf
     elapsed_s: float = 0.0
+    stale: int = 0
     meter: Meter = field(default_factory=Meter)
 
     @property
@@ -86,6 +93,8 @@ class Run:
 
     def finish(self) -> None:
         """Take every step that is left; raises NonFiniteLoss, DiskFull."""
+        if self._is_stale():
+            return
         pending: list[Tensor] = []
         started, first = time.monotonic(), self.step
         before_s = self.elapsed_s
@@ -104,6 +113,8 @@ class Run:
             is_best = is_evaluating and self._evaluate()
             if is_evaluating or is_saving:
                 self._save(is_best)
+            if self._is_stale():
+                return
 
     def _is_evaluation_due(self) -> bool:
         """At the end of every `evaluate_every_epochs`, and at the end."""
@@ -113,11 +124,17 @@ class Run:
     def _is_checkpoint_due(self) -> bool:
         return self.step % self.recipe.run.checkpoint_every_steps == 0
 
+    def _is_stale(self) -> bool:
+        """Whether `early_stop` evaluations have passed without a better one."""
+        limit = self.recipe.run.early_stop
+        return limit is not None and self.stale >= limit
+
     def _look(self, pending: list[Tensor]) -> None:
         """Fetch the losses of the last steps; raises NonFiniteLoss naming the first bad step."""
         images = self.recipe.optimizer.batch
         first = self.step - len(pending)
-        for step, (loss, wrong) in enumerate(torch.stack(pending).tolist(), start=first):
+        sums = sum_over_ranks(torch.stack(pending), self.ranks).tolist()
+        for step, (loss, wrong) in enumerate(sums, start=first):
             if not math.isfinite(loss):
                 indices = batch_indices(self.recipe.run.seed, step, images, self.source.images)
                 raise NonFiniteLoss(step, loss, indices.tolist())
@@ -139,6 +156,7 @@ class Run:
             self.learner.saw_evaluation(score.error)
             is_best = score.error < self.best_error
             self.best_error = min(self.best_error, score.error)
+            self.stale = 0 if is_best else self.stale + 1
             values |= {"validation_error": score.error, "validation_loss": score.loss}
         self.meter = Meter()
         self.journal.write("evaluation", self.step, **values)
@@ -146,6 +164,7 @@ class Run:
         return is_best
 
     def _save(self, is_best: bool) -> None:
-        path = save_state(self.capture(self), self.directory, self.recipe.run.keep_checkpoints)
-        if is_best:
-            mark_best(path)
+        if self.ranks.is_main:
+            path = save_state(self.capture(self), self.directory, self.recipe.run.keep_checkpoints)
+            if is_best:
+                mark_best(path)

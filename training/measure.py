@@ -1,15 +1,16 @@
-"""Error and loss of a network on images in memory, one native view each, in float32 as served."""
+"""Error and loss of a network while it trains: one native view of each image, in float32 as served."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from models.networks.architecture import Network
 from training.augment import normalise
-from training.data.arrays import LabelledImages
 from training.data.statistics import Statistics
-from training.distributed import Ranks
+from training.distributed import Ranks, sum_over_ranks
 
 BATCH = 500
 
@@ -24,15 +25,21 @@ class Score:
 
 
 @torch.no_grad()
-def measure_error(network: Network, data: LabelledImages, statistics: Statistics, ranks: Ranks) -> Score:
-    """Score `network` on every image of `data` once; leaves it in evaluation mode."""
+def measure_error(
+    network: Network, views: Iterable[tuple[Tensor, Tensor]], statistics: Statistics, ranks: Ranks
+) -> Score:
+    """Score `network` on `views`: (uint8 [n, H, W, 3], int64 [n]), this process's part of the images.
+
+    Sums are added over all processes, so every image counts once. Leaves the network in evaluation mode.
+    """
     network.eval()
     mean, std = statistics.mean.to(ranks.device), statistics.std.to(ranks.device)
-    loss, wrong = 0.0, 0
-    for start in range(0, len(data), BATCH):
-        images = torch.from_numpy(data.images[start : start + BATCH]).to(ranks.device)
-        targets = torch.from_numpy(data.targets[start : start + BATCH]).to(ranks.device)
-        logits = network(normalise(images, mean, std))
-        loss += float(F.cross_entropy(logits, targets, reduction="sum"))
-        wrong += int((logits.argmax(dim=1) != targets).sum())
-    return Score(100 * wrong / len(data), loss / len(data), len(data))
+    sums = torch.zeros(3, dtype=torch.float64, device=ranks.device)  # loss, wrong, images
+    for pixels, labels in views:
+        targets = labels.to(ranks.device)
+        logits = network(normalise(pixels.to(ranks.device), mean, std))
+        sums[0] += F.cross_entropy(logits, targets, reduction="sum")
+        sums[1] += (logits.argmax(dim=1) != targets).sum()
+        sums[2] += len(targets)
+    loss, wrong, images = sum_over_ranks(sums, ranks).tolist()
+    return Score(100 * wrong / images, loss / images, int(images))

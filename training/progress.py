@@ -22,5 +22,18 @@ class TerminalObserver:
         self._last_s = now
         typer.echo(f"step {step}/{steps}  loss {loss:.4f}  error {error:.2f} %  {images_per_s:.0f} images/s")
 
+    def say(self, sentence: str) -> None:
+        typer.echo(sentence)
+
     def saw_evaluation(self, step: int, values: dict[str, Value]) -> None:
         typer.echo("  ".join(f"{name} {value}" for name, value in values.items()))
+
+
+class SilentObserver:
+    """For the other processes of a run, which have nothing to add."""
+
+    def saw_steps(self, step: int, steps: int, loss: float, error: float, images_per_s: float) -> None: ...
+
+    def saw_evaluation(self, step: int, values: dict[str, Value]) -> None: ...
+
+    def say(self, sentence: str) -> None: ...

@@ -18,6 +18,7 @@ class Stream(IntEnum):
     ORDER = 2
     AUGMENT = 3
     MIXUP = 4
+    CUT = 5
 
 
 def derive_seed(seed: int, stream: Stream, position: int = 0) -> int:

@@ -20,27 +20,43 @@ _STRICT = ConfigDict(extra="forbid")
 
 @dataclass(frozen=True, slots=True)
 class DataRecipe:
-    """Which images. `validation`: how many training images are held out to choose by."""
+    """Which images. `validation`: how many training images are held out to choose by.
+
+    `skip_broken`: go on without images that cannot be decoded, naming each once, instead of stopping.
+    """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
     dataset: Literal["cifar10", "imagenet", "folder"]
     validation: int = 0
     mean: Literal["pixel", "channel"] = "channel"
     std: Literal["channel", "one"] = "channel"
+    skip_broken: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class AugmentRecipe:
-    """What is done to a training image. `pad_px`: zero padding before the random crop (CIFAR)."""
+    """What is done to a training image.
+
+    `pad_px`: zero padding before the random crop (CIFAR). `shorter_side_px`: the range it is sampled from
+    before a crop of `crop_px` (images in folders). `lighting`: deviation of the PCA colour shift, `mixup`:
+    parameter of its beta distribution; 0 leaves either out.
+    """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
     pad_px: int = 4
     flip: bool = True
+    crop_px: int = 224
+    shorter_side_px: tuple[int, int] = (256, 480)
+    lighting: float = 0.0
+    mixup: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class OptimizerRecipe:
-    """SGD; `batch` images a step over all processes together."""
+    """SGD; `batch` images a step over all processes together.
+
+    `class_weights`: balanced weighs a class's loss by the inverse of its share of the training images.
+    """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
     batch: int = 128
@@ -49,6 +65,7 @@ class OptimizerRecipe:
     nesterov: bool = False
     weight_decay: float = 1e-4
     label_smoothing: float = 0.0
+    class_weights: Literal["none", "balanced"] = "none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +92,20 @@ class ScheduleRecipe:
 
 @dataclass(frozen=True, slots=True)
 class RunRecipe:
-    """How the run is carried out; `ema`: decay of the weight average that is evaluated instead."""
+    """How the run is carried out.
+
+    `ema`: decay of the weight average that is evaluated instead. `early_stop`: end after that many
+    evaluations without a better one.
+    `workers`: processes that decode images in folders, for each training process.
+    """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
     seed: int = 0
     precision: Literal["fp32", "bf16"] = "fp32"
     compile: bool = False
     ema: float | None = None
+    early_stop: int | None = None
+    workers: int = 4
     evaluate_every_epochs: float = 1.0
     checkpoint_every_steps: int = 500
     keep_checkpoints: int = 2
@@ -89,7 +113,10 @@ class RunRecipe:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """One run, wholly described. `network` is a name from models.networks."""
+    """One run, wholly described. `network` is a name from models.networks.
+
+    `start`: the directory of a model version of that network whose body is trained further.
+    """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
     name: str
@@ -99,6 +126,7 @@ class Recipe:
     augment: AugmentRecipe = field(default_factory=AugmentRecipe)
     optimizer: OptimizerRecipe = field(default_factory=OptimizerRecipe)
     run: RunRecipe = field(default_factory=RunRecipe)
+    start: str | None = None
 
     def steps(self, images: int) -> int:
         """Length of the run in steps, over a training split of `images`."""
@@ -112,7 +140,8 @@ _ADAPTER: TypeAdapter[Recipe] = TypeAdapter(Recipe)
 
 def list_recipes() -> list[str]:
     """Names of the recipes that ship with the project, such as `cifar10/resnet20`."""
-    return sorted(str(path.relative_to(RECIPES).with_suffix("")) for path in RECIPES.rglob("*.toml"))
+    paths = (path for path in RECIPES.rglob("*.toml") if not path.name.startswith("_"))
+    return sorted(str(path.relative_to(RECIPES).with_suffix("")) for path in paths)
 
 
 def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
@@ -183,6 +212,9 @@ def _check(table: dict[str, Any]) -> Recipe:
         raise BadRecipe(_first_error(err)) from err
     if (recipe.schedule.iterations is None) == (recipe.schedule.epochs is None):
         raise BadRecipe("schedule: give exactly one of iterations and epochs")
+    low, high = recipe.augment.shorter_side_px
+    if not recipe.augment.crop_px <= low <= high:
+        raise BadRecipe(f"augment: need crop_px {recipe.augment.crop_px} <= shorter_side_px {low} <= {high}")
     return recipe
 
 

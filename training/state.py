@@ -25,7 +25,8 @@ BEST = "best.pt"
 class TrainState:
     """`step` steps are done. `model`, `optimizer`, `average`: state dicts; `elapsed_s`: training time.
 
-    `mean`, `std`: see training.data.statistics; `meter`: the running sums since the last evaluation.
+    `mean`, `std`: see training.data.statistics; `meter`: the running sums since the last evaluation;
+    `stale`: evaluations since the best one.
     Random numbers need no place here: they are a function of the step (training.randomness).
     """
 
@@ -41,6 +42,7 @@ class TrainState:
     average: dict[str, Tensor] | None = None
     best_error: float = math.inf
     elapsed_s: float = 0.0
+    stale: int = 0
 
     @property
     def evaluated(self) -> dict[str, Tensor]:

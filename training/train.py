@@ -1,25 +1,27 @@
 """`python -m training train`: build a run from a recipe, resume it if it was begun, finish it."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from models.networks import find_architecture
-from training.data.arrays import LabelledImages, split_validation
-from training.data.cifar10 import load_cifar10
-from training.data.source import MemorySource
-from training.data.statistics import Statistics, measure_statistics
-from training.distributed import Ranks
+from training.distributed import Ranks, copy_buffers_from_main, wait_for_main
 from training.environment import describe_environment
-from training.errors import BadCheckpoint, RunMismatch
+from training.errors import BadCheckpoint, BadRecipe, RunMismatch
 from training.initialise import initialise
 from training.journal import Journal
 from training.learner import Learner
 from training.loop import Meter, Observer, Run
 from training.measure import Score, measure_error
-from training.recipe import Recipe, dump_recipe
+from training.recipe import Recipe, dump_recipe, parse_recipe
+from training.start import load_start
 from training.state import TrainState, list_checkpoints, load_state
+from training.task import Task, open_task
 
 
 def train(recipe: Recipe, data_root: Path, directory: Path, ranks: Ranks, observer: Observer) -> Path:
@@ -27,46 +29,52 @@ def train(recipe: Recipe, data_root: Path, directory: Path, ranks: Ranks, observ
 
     Raises TrainingError.
     """
-    training, validation = load_splits(recipe, data_root)
-    statistics = measure_statistics(training, recipe.data)
-    source = MemorySource(training, statistics, recipe, ranks)
-    network = find_architecture(recipe.network).build(len(training.labels))
-    initialise(network, recipe.run.seed)
-    learner = Learner(recipe, network, recipe.steps(source.images), ranks)
-
-    def validate() -> Score:
-        return measure_error(learner.evaluated, validation, statistics, ranks)
-
-    def capture(run: Run) -> TrainState:
-        return capture_state(run, training.labels, statistics)
-
+    if recipe.optimizer.batch % ranks.world:
+        raise BadRecipe(f"optimizer.batch {recipe.optimizer.batch} must divide by {ranks.world} processes")
+    start = None if recipe.start is None else load_start(Path(recipe.start))
+    task = open_task(recipe, data_root, ranks, observer.say, None if start is None else start.statistics)
+    learner = build_learner(recipe, task, ranks)
+    if start is not None:
+        start.load_body(learner.network)
     directory.mkdir(parents=True, exist_ok=True)
     state = find_state(directory, recipe)
+    wait_for_main(ranks)  # everyone has looked before the main process writes
     run = Run(
         learner,
-        source,
-        validate if len(validation) else None,
+        task.source,
+        _validation(learner, task, ranks),
         directory,
-        Journal(directory / "metrics.jsonl", 0 if state is None else state.step),
+        Journal(directory / "metrics.jsonl", 0 if state is None else state.step, ranks.is_main),
         observer,
-        capture,
+        lambda run: capture_state(run, task),
+        ranks,
     )
-    if state is None:
-        (directory / "recipe.json").write_text(dump_recipe(recipe))
-    else:
+    if state is not None:
         restore_state(run, state)
-    run.journal.write("start", run.step, **describe_environment(ranks.device))
+    elif ranks.is_main:
+        (directory / "recipe.json").write_text(dump_recipe(recipe))
+    run.journal.write("start", run.step, **describe_environment(ranks))
     run.finish()
     return directory / "best.pt"
 
 
-def load_splits(recipe: Recipe, data_root: Path) -> tuple[LabelledImages, LabelledImages]:
-    """The training and validation images of `recipe`; the test set is not touched."""
-    everything, _ = load_cifar10(data_root)
-    return split_validation(everything, recipe.data.validation, recipe.run.seed)
+def build_learner(recipe: Recipe, task: Task, ranks: Ranks) -> Learner:
+    """A fresh network of the recipe, from its seed, and what trains it."""
+    network = find_architecture(recipe.network).build(len(task.labels))
+    initialise(network, recipe.run.seed)
+    weights = None
+    if recipe.optimizer.class_weights == "balanced":
+        weights = balance_classes(task.targets, len(task.labels))
+    return Learner(recipe, network, recipe.steps(task.source.images), ranks, weights)
 
 
-def capture_state(run: Run, labels: tuple[str, ...], statistics: Statistics) -> TrainState:
+def balance_classes(targets: NDArray[np.int64], classes: int) -> Tensor:
+    """The weight of each class's loss, float32 [classes]: images / (classes * images of the class)."""
+    counts = np.bincount(targets, minlength=classes)
+    return torch.from_numpy(len(targets) / (classes * np.maximum(counts, 1))).float()
+
+
+def capture_state(run: Run, task: Task) -> TrainState:
     """Everything `restore_state` needs."""
     learner = run.learner
     return TrainState(
@@ -75,13 +83,14 @@ def capture_state(run: Run, labels: tuple[str, ...], statistics: Statistics) -> 
         model=learner.network.state_dict(),
         optimizer=learner.optimizer.state_dict(),
         schedule=learner.schedule,
-        labels=list(labels),
-        mean=statistics.mean,
-        std=statistics.std,
+        labels=list(task.labels),
+        mean=task.statistics.mean,
+        std=task.statistics.std,
         meter=dataclasses.asdict(run.meter),
         average=None if learner.average is None else learner.average.state_dict(),
         best_error=run.best_error,
         elapsed_s=run.elapsed_s,
+        stale=run.stale,
     )
 
 
@@ -94,7 +103,7 @@ def restore_state(run: Run, state: TrainState) -> None:
     if learner.average is not None and state.average is not None:
         learner.average.load_state_dict(state.average)
     run.step, run.best_error, run.elapsed_s = state.step, state.best_error, state.elapsed_s
-    run.meter = Meter(**state.meter)
+    run.stale, run.meter = state.stale, Meter(**state.meter)
 
 
 def find_state(directory: Path, recipe: Recipe) -> TrainState | None:
@@ -104,7 +113,7 @@ def find_state(directory: Path, recipe: Recipe) -> TrainState | None:
             state = load_state(path)
         except BadCheckpoint:
             continue  # torn by a crash of the machine; the one before it is whole
-        if state.recipe != dump_recipe(recipe):
+        if parse_recipe(state.recipe) != recipe:
             raise RunMismatch(
                 f"{directory} holds a run of another recipe (see its recipe.json); choose another --out"
             )
@@ -116,3 +125,15 @@ def use_threads(count: int | None) -> None:
     """Let torch compute on `count` cores, or leave its default."""
     if count is not None:
         torch.set_num_threads(count)
+
+
+def _validation(learner: Learner, task: Task, ranks: Ranks) -> Callable[[], Score] | None:
+    views = task.validation
+    if views is None:
+        return None
+
+    def measure() -> Score:
+        copy_buffers_from_main(learner.evaluated, ranks)
+        return measure_error(learner.evaluated, views(), task.statistics, ranks)
+
+    return measure

@@ -17,7 +17,8 @@ from training.errors import DiskFull, NonFiniteLoss, RunMismatch
 from training.journal import Value, read_journal
 from training.recipe import Recipe, parse_recipe
 from training.state import list_checkpoints, load_state
-from training.train import load_splits, train
+from training.task import load_splits
+from training.train import train
 
 ROOT = Path(__file__).resolve().parents[2]
 CPU = Ranks(torch.device("cpu"))
@@ -40,6 +41,8 @@ class Watcher:
             raise Killed
 
     def saw_evaluation(self, step: int, values: dict[str, Value]) -> None: ...
+
+    def say(self, sentence: str) -> None: ...
 
 
 @pytest.fixture(scope="module")

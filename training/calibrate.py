@@ -1,0 +1,134 @@
+"""What is fitted on the validation split for each view policy: merge rule, temperature, adaptive's margin.
+
+Temperature scaling and the expected calibration error: Guo et al. 2017, "On Calibration of Modern Neural
+Networks", sections 2 and 4.2 (15 bins of equal width).
+"""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.card import MergeRule, PolicyCard
+from models.views.merging import softmax
+from training.viewing import POOLS, Record
+
+BINS = 15
+RULES: tuple[MergeRule, ...] = ("probabilities", "logits")
+TEMPERATURES = (0.25, 4.0)
+ADAPTIVE_LOSS = 0.1  # points that adaptive may lose against ten_crop
+ADAPTIVE_VIEWS = 2.0  # views an image it may cost
+GOLDEN = (math.sqrt(5) - 1) / 2
+
+Scores = NDArray[np.float32]  # [N, K]
+Targets = NDArray[np.int64]  # [N]
+
+
+def merge_views(logits: NDArray[np.float32], rule: MergeRule, temperature: float = 1.0) -> Scores:
+    """Scores of views float32 [N, V, K] -> probabilities [N, K]; models.views.merging over many images."""
+    scaled = logits / np.float32(temperature)
+    if rule == "logits":
+        return softmax(scaled.mean(axis=1))
+    merged: Scores = softmax(scaled).mean(axis=1)
+    return merged
+
+
+def error_of(probabilities: Scores, targets: Targets, top: int = 1) -> float:
+    """Share of images whose true class is not among the `top` best, in percent."""
+    best = np.argpartition(-probabilities, top - 1, axis=1)[:, :top]
+    return 100 * float(1 - (best == targets[:, None]).any(axis=1).mean())
+
+
+def likelihood_loss(probabilities: Scores, targets: Targets) -> float:
+    """Mean negative log-likelihood of the true classes."""
+    chosen = probabilities[np.arange(len(targets)), targets]
+    return float(-np.log(np.maximum(chosen, 1e-12)).mean())
+
+
+def calibration_error(probabilities: Scores, targets: Targets) -> float:
+    """Expected calibration error, 0..1: |accuracy - confidence| over the bins, weighted by their images."""
+    confidence = probabilities.max(axis=1)
+    is_right = probabilities.argmax(axis=1) == targets
+    bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
+    gaps = np.bincount(bins, weights=is_right - confidence.astype(np.float64), minlength=BINS)
+    return float(np.abs(gaps).sum() / len(targets))
+
+
+def fit_temperature(logits: NDArray[np.float32], rule: MergeRule, targets: Targets) -> float:
+    """The temperature with the least negative log-likelihood; logits: float32 [N, V, K]."""
+
+    def loss(log_temperature: float) -> float:
+        return likelihood_loss(merge_views(logits, rule, math.exp(log_temperature)), targets)
+
+    return round(math.exp(_minimise(loss, math.log(TEMPERATURES[0]), math.log(TEMPERATURES[1]))), 4)
+
+
+def fit_policy(record: Record, targets: Targets) -> PolicyCard:
+    """Choose pool and merge rule by validation error, then likelihood; fit the temperature.
+
+    Equal candidates: the paper's windows, and probabilities, come first.
+    """
+    candidates = []
+    for order, (pool, rule) in enumerate((pool, rule) for pool in POOLS for rule in RULES):
+        logits = record.logits[pool]
+        temperature = fit_temperature(logits, rule, targets)
+        fitted = merge_views(logits, rule, temperature)
+        key = (error_of(fitted, targets), round(likelihood_loss(fitted, targets), 6), order)
+        candidates.append((key, pool, rule, temperature))
+    _, pool, rule, temperature = min(candidates)
+    before = merge_views(record.logits[pool], rule)
+    after = merge_views(record.logits[pool], rule, temperature)
+    return PolicyCard(
+        merge=rule,
+        pool=pool,
+        temperature=temperature,
+        ece_before=round(calibration_error(before, targets), 5),
+        ece_after=round(calibration_error(after, targets), 5),
+        mean_views=float(record.views.mean()),
+    )
+
+
+def fit_margin(first: Scores, second: Scores, targets: Targets, looks: int) -> float:
+    """The least margin at which looking again loses at most 0.1 point against always looking again.
+
+    `first` and `second`: calibrated probabilities of the two looks; the second costs `looks` views more. Kept
+    under a mean of 2 views an image.
+    """
+    ordered = np.sort(first, axis=1)
+    margins = ordered[:, -1] - ordered[:, -2]
+    order = np.argsort(margins)
+    is_wrong_first = (first.argmax(axis=1) != targets)[order]
+    is_wrong_second = (second.argmax(axis=1) != targets)[order]
+    # wrong[n]: errors when the n least certain images are looked at again
+    wrong = np.concatenate([[0], np.cumsum(is_wrong_second)]) + is_wrong_first.sum()
+    wrong = wrong - np.concatenate([[0], np.cumsum(is_wrong_first)])
+    allowed = is_wrong_second.sum() + ADAPTIVE_LOSS / 100 * len(targets)
+    again = int(np.argmax(wrong <= allowed))
+    again = min(again, int((ADAPTIVE_VIEWS - 1) / looks * len(targets)) - 1)
+    if again <= 0:
+        return 0.0
+    return round(float((margins[order][again - 1] + margins[order][again]) / 2), 5)
+
+
+def choose_look(first: Scores, second: Scores, margin: float) -> tuple[Scores, NDArray[np.bool_]]:
+    """What adaptive answers, float32 [N, K], and for which images it looked again, bool [N]."""
+    ordered = np.sort(first, axis=1)
+    is_again = ordered[:, -1] - ordered[:, -2] < margin
+    return np.where(is_again[:, None], second, first), is_again
+
+
+def _minimise(loss: Callable[[float], float], low: float, high: float, rounds: int = 24) -> float:
+    """Golden-section search on [low, high]."""
+    left, right = high - GOLDEN * (high - low), low + GOLDEN * (high - low)
+    at_left, at_right = loss(left), loss(right)
+    for _ in range(rounds):
+        if at_left < at_right:
+            high, right, at_right = right, left, at_left
+            left = high - GOLDEN * (high - low)
+            at_left = loss(left)
+        else:
+            low, left, at_left = left, right, at_right
+            right = low + GOLDEN * (high - low)
+            at_right = loss(right)
+    return (low + high) / 2

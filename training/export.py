@@ -1,0 +1,200 @@
+"""`python -m training export`: the best checkpoint of a run -> a model version with a complete card.
+
+checkpoint -> float32 version -> int8 beside it -> fitted on the validation split -> measured on the test
+set -> written once into the repository (versions never change)
+"""
+
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from itertools import islice
+from pathlib import Path
+
+from models.card import Metric, ModelCard, Preprocess, Provenance
+from models.checkpoints.export import export_version
+from models.checkpoints.graph import CannotExport
+from models.checkpoints.int8 import quantize_version
+from models.engines.onnx import OnnxEngine
+from models.networks import find_architecture
+from models.networks.architecture import Network
+from models.preprocess import cut_views, plan_center
+from models.repository import ModelVersion, write_version
+from training.data.served import Pixels, ServedImages
+from training.evaluate import (
+    FIRST,
+    SECOND,
+    Measured,
+    Split,
+    count_changed,
+    fit_policies,
+    measure_policies,
+)
+from training.journal import read_journal
+from training.recipe import Recipe, parse_recipe
+from training.state import TrainState, load_state
+
+CALIBRATION_VIEWS = 300  # training images that int8 ranges are measured on
+GOLDEN_VIEWS = 3  # of the validation split, beside the synthetic ones
+INT8_POLICIES = (FIRST, SECOND)
+
+
+@dataclass(frozen=True, slots=True)
+class Splits:
+    """What export needs of the data: `training` for int8 ranges, `validation` to fit, `test` to measure.
+
+    `test` is None where a data set has none; the validation split is measured in its place, and named so.
+    """
+
+    dataset: str
+    training: ServedImages
+    validation: ServedImages | None
+    test: ServedImages | None
+    trained_images: int
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """The version written, and the rows measured for it."""
+
+    version: ModelVersion
+    rows: tuple[Measured, ...]
+
+
+def export_run(
+    run: Path, name: str, repository: Path, splits: Splits, say: Callable[[str], None]
+) -> Exported:
+    """Write the best checkpoint of the run directory `run` as the next version of `name`.
+
+    Raises BadCheckpoint, CannotExport, BadVersion, OSError.
+    """
+    state = load_state(run / "best.pt")
+    recipe = parse_recipe(state.recipe)
+    card = describe_run(run, name, state, recipe, splits)
+    with tempfile.TemporaryDirectory() as scratch:
+        version = quantise(restore_network(state, recipe), card, splits, Path(scratch))
+        say(f"exported {recipe.network}, fp32 and int8")
+        card, rows = measure_version(version, splits, say)
+        files = {file: (version.path / file).read_bytes() for file in version.card.files}
+        return Exported(write_version(repository, card, files), rows)
+
+
+def describe_run(run: Path, name: str, state: TrainState, recipe: Recipe, splits: Splits) -> ModelCard:
+    """The card of a trained network before anything is measured; raises CannotExport for a mean per pixel."""
+    architecture = find_architecture(recipe.network)
+    if state.mean.shape[1:] != (1, 1):
+        raise CannotExport(
+            "this run subtracts a mean per pixel, which has one size, while an exported graph takes views "
+            "of any size. Train with --set data.mean=channel"
+        )
+    preprocess = replace(
+        architecture.preprocess, mean=_channels(state.mean.tolist()), std=_channels(state.std.tolist())
+    )
+    return ModelCard(
+        name=name,
+        version=0,
+        architecture=architecture.name,
+        labels=tuple(state.labels),
+        preprocess=preprocess,
+        window=architecture.window,
+        provenance=describe_provenance(run, state, recipe, splits),
+    )
+
+
+def describe_provenance(run: Path, state: TrainState, recipe: Recipe, splits: Splits) -> Provenance:
+    """Where the weights come from, out of the run's journal."""
+    lines = read_journal(run / "metrics.jsonl")
+    start = next((line for line in lines if line.get("event") == "start"), {})
+    end = max((float(line.get("elapsed_s") or 0) for line in lines), default=0.0)
+    epochs = recipe.steps(splits.trained_images) * recipe.optimizer.batch / splits.trained_images
+    numerics = f"{recipe.run.precision}, torch {start.get('torch')}"
+    chosen = f", {len(splits.validation.targets):,} others chose" if splits.validation else ""
+    return Provenance(
+        kind="trained",
+        created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        recipe=recipe.name,
+        seed=recipe.run.seed,
+        commit=_text(start.get("commit")),
+        duration_s=round(end, 1),
+        hardware=_text(start.get("hardware")),
+        images_seen=f"{splits.trained_images:,} training images x {epochs:.1f} epochs{chosen}",
+        licence="Apache-2.0",
+        note=f"{numerics}; the weights of step {state.step}, which had the least validation error",
+    )
+
+
+def restore_network(state: TrainState, recipe: Recipe) -> Network:
+    """The network with the weights that were evaluated."""
+    network = find_architecture(recipe.network).build(len(state.labels))
+    network.load_state_dict(state.evaluated)
+    return network.float().eval()
+
+
+def quantise(network: Network, card: ModelCard, splits: Splits, scratch: Path) -> ModelVersion:
+    """fp32 and int8 graphs of `network` in the scratch repository."""
+    chosen = splits.validation or splits.training
+    golden = list(center_views(islice(chosen, GOLDEN_VIEWS), card.preprocess))
+    plain = export_version(network, card, scratch, golden)
+    ranges = list(center_views(islice(splits.training, CALIBRATION_VIEWS), card.preprocess))
+    return quantize_version(plain, ranges, scratch)
+
+
+def measure_version(
+    version: ModelVersion, splits: Splits, say: Callable[[str], None]
+) -> tuple[ModelCard, tuple[Measured, ...]]:
+    """`version`'s card with fitted policies and measured errors, numbered anew when it is written."""
+    card = replace(version.card, version=0)
+    engine = OnnxEngine(version)
+    if splits.validation is not None:
+        card = replace(card, policies=fit_policies(card, engine, splits.validation))
+        say(f"fitted {len(card.policies)} view policies on {len(splits.validation.targets):,} images")
+    measured = _measured_split(splits)
+    if measured is None:
+        return card, ()
+    rows = tuple(measure_policies(card, engine, measured))
+    engine.close()
+    int8 = _measure_int8(card, version, rows, measured)
+    say(f"measured {len(rows)} rows on {len(measured.images.targets):,} images")
+    return replace(card, metrics=(*(row.metric for row in rows), *int8)), rows
+
+
+def center_views(images: Iterable[Pixels], preprocess: Preprocess) -> Iterable[Pixels]:
+    """The one view that `center` looks at, of each image."""
+    for image in images:
+        plan = plan_center(image.shape[0], image.shape[1], preprocess)
+        yield cut_views(image, plan, preprocess.interpolation)[0]
+
+
+def _measured_split(splits: Splits) -> Split | None:
+    if splits.test is not None:
+        return Split(splits.dataset, "test", splits.test)
+    if splits.validation is not None:
+        return Split(splits.dataset, "validation", splits.validation)
+    return None
+
+
+def _measure_int8(
+    card: ModelCard, version: ModelVersion, fp32: Sequence[Measured], split: Split
+) -> list[Metric]:
+    """Errors at int8 and the share of first classes that differ from fp32."""
+    engine = OnnxEngine(version, "int8")
+    rows = [row for row in measure_policies(card, engine, split, INT8_POLICIES) if row.chosen]
+    engine.close()
+    exact = {row.metric.tta: row for row in fp32 if row.chosen}
+    return [
+        replace(
+            row.metric,
+            precision="int8",
+            changed_predictions=round(count_changed(row, exact[row.metric.tta]), 3),
+        )
+        for row in rows
+    ]
+
+
+def _channels(values: list[list[list[float]]]) -> tuple[float, float, float]:
+    red, green, blue = (channel[0][0] for channel in values)
+    return red, green, blue
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None

@@ -1,0 +1,136 @@
+"""Look at many images under a view policy, offline: the service's decoder, policies and engine in one loop.
+
+images -> policy.look -> views of the same shape together -> engine -> scores, and the views' own logits
+"""
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import groupby
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.card import ModelCard, PolicyCard, PoolRule
+from models.engines.base import Engine
+from models.views import find_policy
+from models.views.base import Classifier, Look, Looks, Scores, ViewContext, ViewOutput
+from models.views.pooling import view_logits
+from training.data.served import Pixels
+
+CHUNK = 50  # images looked at together
+MAX_VIEW_PIXELS = 50_000_000
+POOLS: tuple[PoolRule, ...] = ("window", "global")
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What a policy saw of N images.
+
+    `probabilities`: float32 [N, K], as the service answers. `views`: int64 [N]. `logits`: by pool rule the
+    scores of every view, float32 [N, V, K]; empty if images had different numbers of views. `seconds`: what
+    it took, decoding included.
+    """
+
+    probabilities: NDArray[np.float32]
+    views: NDArray[np.int64]
+    logits: dict[PoolRule, NDArray[np.float32]]
+    seconds: float
+
+
+@dataclass(slots=True)
+class _Seeing:
+    """One image under way: its generator, the look it waits for, what it has been sent."""
+
+    looks: Looks
+    look: Look | None
+    outputs: list[ViewOutput] = field(default_factory=list)
+    scores: Scores | None = None
+
+    def send(self, outputs: Sequence[ViewOutput]) -> None:
+        """Answer the look; either the next one is asked for, or the scores are there."""
+        self.outputs.extend(outputs)
+        try:
+            self.look = self.looks.send(outputs)
+        except StopIteration as end:
+            self.look, self.scores = None, end.value
+
+
+def make_context(card: ModelCard, engine: Engine, tta: str, fitted: PolicyCard | None = None) -> ViewContext:
+    """The context the service would use for `tta`; `fitted` in place of the card's entry."""
+    chosen = card.policy(tta) if fitted is None else fitted
+    return ViewContext(
+        preprocess=card.preprocess,
+        window=card.window,
+        classifier=Classifier(*engine.classifier),
+        fitted=chosen,
+        merge=chosen.merge,
+        pool=chosen.pool,
+        max_view_pixels=MAX_VIEW_PIXELS,
+    )
+
+
+def record_policy(tta: str, images: Iterable[Pixels], context: ViewContext, engine: Engine) -> Record:
+    """Look at every image under `tta`; raises EngineError, BadViewOption, ViewTooLarge."""
+    started = time.perf_counter()
+    seen: list[_Seeing] = []
+    pooled: list[dict[PoolRule, NDArray[np.float32]]] = []
+    policy = find_policy(tta)
+    contexts = {pool: replace(context, pool=pool) for pool in POOLS}
+    for chunk in _chunks(images):
+        seeing = [_begin(policy.look(image, context)) for image in chunk]
+        while waiting := [one for one in seeing if one.look is not None]:
+            _answer(waiting, engine)
+        for one in seeing:
+            pooled.append({pool: _pool(one.outputs, contexts[pool]) for pool in POOLS})
+            one.outputs.clear()  # feature maps are large
+        seen.extend(seeing)
+    scores = [one.scores for one in seen if one.scores is not None]
+    views = np.array([score.views for score in scores], np.int64)
+    same = len(set(views.tolist())) == 1
+    return Record(
+        np.stack([score.probabilities for score in scores]),
+        views,
+        {pool: np.stack([logits[pool] for logits in pooled]) for pool in POOLS} if same else {},
+        time.perf_counter() - started,
+    )
+
+
+def _chunks(images: Iterable[Pixels]) -> Iterator[list[Pixels]]:
+    chunk: list[Pixels] = []
+    for image in images:
+        chunk.append(image)
+        if len(chunk) == CHUNK:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+def _begin(looks: Looks) -> _Seeing:
+    return _Seeing(looks, next(looks))
+
+
+def _pool(outputs: Sequence[ViewOutput], context: ViewContext) -> NDArray[np.float32]:
+    return np.stack([view_logits(output, context) for output in outputs])  # [V, K]
+
+
+def _answer(waiting: Sequence[_Seeing], engine: Engine) -> None:
+    """Compute every view that is waited for, equal shapes in one batch, and send the outputs."""
+    asked = [
+        (one, place, view, one.look.features)
+        for one in waiting
+        if one.look is not None
+        for place, view in enumerate(one.look.views)
+    ]
+    asked.sort(key=lambda item: (item[2].shape, item[3]))
+    answers: dict[tuple[int, int], ViewOutput] = {}
+    for (_, features), group in groupby(asked, key=lambda item: (item[2].shape, item[3])):
+        members = list(group)
+        output = engine.infer(np.stack([view for _, _, view, _ in members]), features=features)
+        for row, (one, place, _, _) in enumerate(members):
+            maps = None if output.features is None else output.features[row]
+            answers[id(one), place] = ViewOutput(output.logits[row], maps)
+    for one in waiting:
+        if one.look is not None:
+            one.send([answers[id(one), place] for place in range(len(one.look.views))])
