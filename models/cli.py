@@ -1,4 +1,4 @@
-"""The command line of models/: `import`, `archs`, `check`.
+"""The command line of models/: `import`, `ensemble`, `archs`, `check`.
 
 Exit codes: 0 done; 1 a model version is not what its card says (check); 2 what was asked for cannot be
 done, with one line on stderr that says why. torch is imported only by the commands that need it.
@@ -17,8 +17,8 @@ from models.integrity import BadVersion
 from models.repository import (
     ModelRepository,
     ModelVersion,
+    UnknownModel,
     VersionExists,
-    check_members,
     check_version,
 )
 
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str]) -> int:
     asked = _build_parser().parse_args(arguments)
     try:
         return int(asked.run(asked))
-    except (Refused, BadVersion, VersionExists) as err:
+    except (Refused, BadVersion, VersionExists, UnknownModel) as err:
         sys.stderr.write(f"error: {err}\n")
     except ModuleNotFoundError as err:
         sys.stderr.write(f"error: this needs {err.name}: pip install 'resnet-serve[train]'\n")
@@ -57,6 +57,7 @@ def _build_parser() -> argparse.ArgumentParser:
     parser = _Parser("python -m models", description="Model versions and the networks in them.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_import(commands.add_parser("import", help="turn a checkpoint into a model version"))
+    _add_ensemble(commands.add_parser("ensemble", help="average the scores of several models as one"))
     commands.add_parser("archs", help="list the architectures").set_defaults(run=_list_architectures)
     check = commands.add_parser("check", help="check model versions against their cards")
     check.add_argument("directory", type=Path, help="a repository or one model version")
@@ -77,6 +78,16 @@ def _add_import(parser: argparse.ArgumentParser) -> None:
     prepared.add_argument("--resize", type=int, metavar="PX", help="shorter side after resizing")
     prepared.add_argument("--crop", type=int, metavar="PX", help="side of the centre crop")
     prepared.add_argument("--interpolation", choices=("bilinear", "bicubic"))
+
+
+def _add_ensemble(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=_write_ensemble)
+    parser.add_argument("members", nargs="+", metavar="NAME[@VERSION][=WEIGHT]", help="a model, its weight 1")
+    parser.add_argument("--name", required=True, help="the name of the ensemble")
+    parser.add_argument("--to", type=Path, required=True, metavar="REPOSITORY", help="where to put it")
+    parser.add_argument(
+        "--from", type=Path, dest="source", metavar="REPOSITORY", help="the members' (as --to)"
+    )
 
 
 def _parse_channels(text: str) -> tuple[float, ...]:
@@ -101,6 +112,23 @@ def _import(asked: argparse.Namespace) -> int:
         version = import_checkpoint(wanted, asked.to)
     except (UnknownArchitecture, BadCheckpoint) as err:
         raise Refused(str(err)) from err
+    sys.stdout.write(f"{version.reference} in {version.path}\n")
+    return OK
+
+
+def _write_ensemble(asked: argparse.Namespace) -> int:
+    from models.ensemble import write_ensemble
+
+    repository = ModelRepository([asked.source or asked.to])
+    members, weights = [], []
+    for member in asked.members:
+        reference, equals, weight = member.partition("=")
+        try:
+            weights.append(float(weight) if equals else 1.0)
+        except ValueError as err:
+            raise Refused(f"{member}: the weight must be a number, such as {reference}=2") from err
+        members.append(repository.find(reference))
+    version = write_ensemble(asked.to, asked.name, members, weights)
     sys.stdout.write(f"{version.reference} in {version.path}\n")
     return OK
 
@@ -169,15 +197,15 @@ def _report(path: Path, repository: ModelRepository) -> int:
 
 
 def _check_one(version: ModelVersion, repository: ModelRepository) -> list[str]:
-    """Run the self-test at every precision the version has, or look at an ensemble's members."""
-    from models.engines.onnx import GRAPHS, OnnxEngine
+    """Run the self-test at every precision the version has on the CPU."""
+    from models.engines.base import Placement
+    from models.ensemble import list_precisions, open_version
     from models.selftest import run_selftest
 
-    if version.card.members:
-        return [f"member {member.reference}" for member in check_members(version, repository)]
     results = []
-    for precision, graph in GRAPHS.items():
-        if graph in version.card.files:
-            test = run_selftest(version.card, OnnxEngine(version, precision), precision)
-            results.append(f"{precision} within {test.difference:.2g} on {test.images} golden images")
+    for precision in list_precisions(version, repository, "cpu"):
+        engine = open_version(version, repository, Placement(precision=precision))
+        test = run_selftest(version.card, engine, precision)
+        results.append(f"{precision} within {test.difference:.2g} on {test.images} golden images")
+        engine.close()
     return results

@@ -47,8 +47,13 @@ def check_files(card: ModelCard, path: Path) -> None:
 
 
 def check_contents(card: ModelCard, path: Path) -> None:
-    """The tensors are finite and fit the labels; the graphs read them and nothing else."""
+    """The tensors are finite and fit the labels; the graphs read them and nothing else.
+
+    An ensemble has no tensors of its own: its members are checked by models.repository.check_members.
+    """
     _check_card(card)
+    if card.members:
+        return
     try:
         tensors = read_header(path / WEIGHTS)
         _check_classifier(card, tensors)
@@ -65,6 +70,8 @@ def _check_card(card: ModelCard) -> None:
         raise BadVersion("the card needs at least two labels")
     if not card.golden:
         raise BadVersion("the card has no golden image")
+    if not all(math.isfinite(member.weight) and member.weight > 0 for member in card.members):
+        raise BadVersion("every member of an ensemble needs a weight above 0")
     for golden in card.golden:
         if len(golden.logits) != len(card.labels) or not all(map(math.isfinite, golden.logits)):
             raise BadVersion(f"a golden image needs {len(card.labels)} finite logits, one per label")

@@ -132,8 +132,7 @@ def check_version(path: Path) -> ModelVersion:
     """
     version = read_version(path)
     check_files(version.card, path)
-    if not version.card.members:
-        check_contents(version.card, path)
+    check_contents(version.card, path)
     return version
 
 
@@ -148,15 +147,16 @@ def check_members(ensemble: ModelVersion, repository: ModelRepository) -> list[M
             raise BadVersion(f"{ensemble.reference}: member {reference} is not in the repository") from err
         if member.digest != pinned.digest:
             raise BadVersion(f"{ensemble.reference}: member {reference} is not the pinned one (digest)")
-        _refuse_unlike(ensemble, member)
+        refuse_unlike(ensemble, member)
         members.append(member)
     return members
 
 
-def _refuse_unlike(ensemble: ModelVersion, member: ModelVersion) -> None:
+def refuse_unlike(ensemble: ModelVersion, member: ModelVersion) -> None:
+    """Raise BadVersion unless the member's images, labels and feature maps are the ensemble's."""
     if member.card.members:
         raise BadVersion(f"{ensemble.reference}: member {member.reference} is itself an ensemble")
-    for field in ("labels", "preprocess"):
+    for field in ("labels", "preprocess", "window"):
         if getattr(member.card, field) != getattr(ensemble.card, field):
             raise BadVersion(f"{ensemble.reference}: member {member.reference} has other {field}")
 
@@ -188,8 +188,7 @@ def write_version(directory: Path, card: ModelCard, files: Mapping[str, bytes]) 
             _write_synced(partial / name, data)
         partial.chmod(0o755)
         check_files(card, partial)
-        if not card.members:
-            check_contents(card, partial)
+        check_contents(card, partial)
         _publish(partial, home / str(card.version))
     finally:
         _remove(partial)

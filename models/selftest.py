@@ -65,7 +65,7 @@ def decode_golden(golden: GoldenImage) -> NDArray[np.uint8]:
         with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
             if image.mode != "RGB" or max(image.size) > MAX_GOLDEN_SIDE:
                 raise SelfTestFailed(f"a golden image is {image.mode} of {image.size}, expected a small RGB")
-            return np.asarray(image)
+            return np.array(image)
     except (ValueError, OSError, SyntaxError) as err:
         raise SelfTestFailed("a golden image is not a PNG") from err
 

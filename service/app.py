@@ -40,7 +40,11 @@ def run_service(settings: Settings) -> int:
 
 
 def run_child(role: str, control: ControlChannel) -> int:
-    """A child process (frontend or worker), from its first message to its exit code."""
-    module = {"frontend": "service.frontend", "worker": "service.worker.main"}[role]
+    """A child process (frontend, job runner or worker), from its first message to its exit code."""
+    module = {
+        "frontend": "service.frontend",
+        "jobs": "service.jobs.process",
+        "worker": "service.worker.main",
+    }[role]
     run: Callable[[ControlChannel], int] = importlib.import_module(module).run
     return run(control)

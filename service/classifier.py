@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from service.admission import InflightBudget, Lease, check_wait, choose_policy, predict_retry_s
 from service.answers import (
@@ -47,6 +48,12 @@ from service.types import (
 
 # A worker that died is up again in about a second on a CPU; one that is not back by then has a reason.
 RESPAWN_PATIENCE_S = 10.0
+
+
+@lru_cache(maxsize=256)  # most callers ask the same
+def _use_policy(options: ClassifyOptions, tta: str) -> ClassifyOptions:
+    return replace(options, tta=tta)
+
 
 FleetMessage = WorkerUp | WorkerDown | WorkerRetiring | ModelsChanged | StateChanged
 
@@ -210,7 +217,7 @@ class Classifier:
         options = request.options
         asked = options.tta or card.default_tta
         if options.tta is None:
-            options = replace(options, tta=asked)
+            options = _use_policy(options, asked)
         return _Flight(request, model, options, asked, arrived)
 
     async def _fly(self, flight: _Flight) -> Classification:

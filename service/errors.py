@@ -184,7 +184,8 @@ def list_errors() -> list[type[ServiceError]]:
     while stack:
         error = stack.pop()
         stack.extend(error.__subclasses__())
-        if error not in (ServiceError, CallerError, OverloadError, OurError):
+        is_base = error in (ServiceError, CallerError, OverloadError, OurError)
+        if not is_base and error.__module__ == __name__:  # the client has one of its own
             found[error.slug] = error
     return [found[slug] for slug in sorted(found)]
 

@@ -80,7 +80,8 @@ class Load(msgspec.Struct, frozen=True, array_like=True, tag="load"):
 
 WorkMessage = Classify | Cancel | Result | Failure | Load
 
-Role = Literal["frontend", "worker"]  # a frontend is whatever sends work to workers
+# Both a frontend and the job runner (jobs) send work to workers; where messages say frontend, it is either.
+Role = Literal["frontend", "jobs", "worker"]
 
 
 class ServedModel(msgspec.Struct, frozen=True):
@@ -177,6 +178,14 @@ class StartFrontend(msgspec.Struct, frozen=True, tag="start-frontend"):
     metrics_dir: str
 
 
+class StartJobs(msgspec.Struct, frozen=True, tag="start-jobs"):
+    """Supervisor -> job runner, first; fields as in StartFrontend, and `slot` is unlike every frontend's."""
+
+    slot: int
+    settings: bytes
+    metrics_dir: str
+
+
 class StartWorker(msgspec.Struct, frozen=True, tag="start-worker"):
     """Supervisor -> worker, first, with one fd: its stage board.
 
@@ -216,6 +225,7 @@ ControlMessage = (
     | Drain
     | FrontendUp
     | StartFrontend
+    | StartJobs
     | StartWorker
     | Ready
     | Refused

@@ -73,9 +73,20 @@ class Settings:
     body_timeout_s: PositiveFloat = _says(30.0, "longest silence within a request's body")
     keepalive_timeout_s: PositiveFloat = _says(75.0, "idle time after which a connection is closed")
     max_connections: Positive = _says(4_096, "HTTP connections per frontend")
-    drain_timeout: PositiveFloat = _says(30.0, "seconds to finish accepted requests after SIGTERM")
+    drain_delay: Annotated[float, Field(ge=0)] = _says(
+        0.0, "seconds to serve on after SIGTERM while not ready, for balancers to look elsewhere"
+    )
+    drain_timeout: PositiveFloat = _says(30.0, "seconds to finish accepted requests after that")
     degrade: bool = _says(False, "under pressure use a cheaper view policy before answering 503")
     jobs_dir: Path = _says(Path("./jobs"), "where batch jobs are kept")
+    jobs_quota_bytes: Positive = _says(20 << 30, "most bytes of all batch jobs together")
+    jobs_reserve_bytes: Annotated[int, Field(ge=0)] = _says(
+        256 << 20, "bytes of that disk that batch jobs leave free"
+    )
+    jobs_retention_s: PositiveFloat = _says(604_800.0, "how long finished batch jobs are kept")
+    batch_roots: str = _says(
+        "", "folders a batch may name as its source, as URLs separated by commas: file:///data,s3://bucket/x"
+    )
     log_format: Literal["auto", "json", "text"] = _says("auto", "auto: text on a terminal, else JSON")
     log_level: Literal["debug", "info", "warning", "error"] = _says("info", "least severe level logged")
     admin_token: str = _says(

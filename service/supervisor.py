@@ -24,6 +24,7 @@ from service.messages import (
     Refused,
     Role,
     StartFrontend,
+    StartJobs,
     StartWorker,
     StateChanged,
     WorkerDown,
@@ -79,6 +80,7 @@ class Supervisor:
         wakeup = self._catch_signals()
         for slot in range(self._settings.frontends):
             self._seats.append(Seat("frontend", slot))
+        self._seats.append(Seat("jobs", self._settings.frontends))
         try:
             while self._phase is Phase.SERVING or any(seat.child for seat in self._seats):
                 self._fill_seats()
@@ -118,15 +120,15 @@ class Supervisor:
 
     def _enter(self, phase: Phase, now: float) -> None:
         if self._phase is Phase.SERVING:
-            self._phase_ends = now + self._settings.drain_timeout
+            self._phase_ends = now + self._settings.drain_delay + self._settings.drain_timeout
         self._phase = phase
-        role: Role = "frontend" if phase is Phase.DRAINING_FRONTENDS else "worker"
-        for child in self._children(role):
+        children = self._senders() if phase is Phase.DRAINING_FRONTENDS else self._children("worker")
+        for child in children:
             child.say(Drain())
 
     def _advance_drain(self, now: float) -> None:
         if self._phase is Phase.DRAINING_FRONTENDS and not any(
-            seat.child for seat in self._seats if seat.role == "frontend"
+            seat.child for seat in self._seats if seat.role != "worker"
         ):
             self._enter(Phase.DRAINING_WORKERS, now)
         if self._phase is not Phase.SERVING and now >= self._phase_ends:
@@ -190,6 +192,10 @@ class Supervisor:
         if seat.role == "frontend":
             first = StartFrontend(seat.slot, settings, self._metrics_dir)
             child = start_child("frontend", seat.slot, first, self._listeners.list_fds(), seat.restarts)
+        elif seat.role == "jobs":
+            child = start_child(
+                "jobs", seat.slot, StartJobs(seat.slot, settings, self._metrics_dir), [], seat.restarts
+            )
         else:
             child = self._start_worker(seat, settings)
         seat.child = child
@@ -231,13 +237,13 @@ class Supervisor:
         child.state, child.cost_ms = "up", ready.cost_ms
         took = round(time.monotonic() - child.started, 2)
         log.info(f"{seat.role} is up", extra={"fields": name_seat(seat) | {"pid": child.pid, "took_s": took}})
-        if seat.role == "frontend":
+        if seat.role != "worker":
             child.say(self._describe_models())
             for worker in self._children("worker"):
                 if worker.state == "up":
                     _connect(child, worker)
         else:
-            for frontend in self._children("frontend"):
+            for frontend in self._senders():
                 if frontend.state == "up":
                     _connect(frontend, child)
             self._retire_replaced(seat)
@@ -276,7 +282,7 @@ class Supervisor:
 
     def _tell_of_death(self, child: Child, code: int) -> None:
         suspects = child.list_suspects(code)
-        for frontend in self._children("frontend"):
+        for frontend in self._senders():
             ids = [lane.id for lane in suspects if lane.frontend == frontend.slot]
             frontend.say(WorkerDown(child.slot, name_cause(code), ids))
 
@@ -340,13 +346,17 @@ class Supervisor:
     def _children(self, role: Role) -> list[Child]:
         return [seat.child for seat in self._seats if seat.role == role and seat.child]
 
+    def _senders(self) -> list[Child]:
+        """Whoever sends work to workers: the frontends and the job runner."""
+        return self._children("frontend") + self._children("jobs")
+
     def _free_slot(self) -> int:
         """The lowest number no seat has: slots name metric files, so their number must stay bounded."""
         taken = {seat.slot for seat in self._seats if seat.role == "worker"}
         return next(slot for slot in range(len(taken) + 1) if slot not in taken)
 
     def _tell_frontends(self, message: WorkerRetiring | ModelsChanged | StateChanged) -> None:
-        for frontend in self._children("frontend"):
+        for frontend in self._senders():
             if frontend.state == "up":
                 frontend.say(message)
 

@@ -39,7 +39,8 @@ def needs_torch(source: str) -> bool:
 
 
 def pytest_ignore_collect(collection_path: Path) -> bool | None:
-    """Leave out test modules that need torch where it is not installed (`make test-service`)."""
-    if HAS_TORCH or collection_path.suffix != ".py":
+    """Leave out what needs torch where it is not installed: test modules, and folders whose conftest does."""
+    source = collection_path / "conftest.py" if collection_path.is_dir() else collection_path
+    if HAS_TORCH or source.suffix != ".py" or not source.is_file():
         return None
-    return needs_torch(collection_path.read_text(encoding="utf-8")) or None
+    return needs_torch(source.read_text(encoding="utf-8")) or None

@@ -74,7 +74,10 @@ def find_unpickling(tree: ast.AST) -> Iterator[int]:
         elif isinstance(node, ast.ImportFrom):
             names = {alias.name for alias in node.names}
             top = (node.module or "").split(".")[0]
-            if top in PICKLERS or (top == "multiprocessing" and names & PICKLING_PARTS_OF_MULTIPROCESSING):
+            names -= {"PickleError", "UnpicklingError"}  # to catch what torch.load raises
+            if (top in PICKLERS and names) or (
+                top == "multiprocessing" and names & PICKLING_PARTS_OF_MULTIPROCESSING
+            ):
                 yield node.lineno
         elif isinstance(node, ast.Attribute):
             if (
@@ -152,3 +155,23 @@ def test_the_service_imports_where_torch_is_not_installed() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 10
+
+
+@pytest.mark.parametrize(
+    ("imports", "absent"),
+    [
+        ("import service.supervisor", "fastapi starlette uvicorn grpc onnxruntime PIL simplejpeg torch"),
+        (
+            "import service.frontend, service.protocols; from models.catalog import find_modules; "
+            "find_modules(service.protocols)",
+            "onnxruntime PIL simplejpeg torch",
+        ),
+    ],
+    ids=["the supervisor loads no protocol and no engine", "a frontend never touches a pixel"],
+)
+def test_a_process_loads_only_what_it_runs(imports: str, absent: str) -> None:
+    loaded = f"import sys; print(*sorted(set({absent.split()!r}) & set(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{imports}; {loaded}"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == []

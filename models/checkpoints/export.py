@@ -15,13 +15,16 @@ from safetensors.torch import save
 
 from models.card import GoldenImage, ModelCard, Preprocess
 from models.checkpoints.graph import write_graph
+from models.engines.torch import DTYPES, ServingForm, TorchEngine
 from models.integrity import GRAPH, WEIGHTS
 from models.networks.architecture import Network
+from models.networks.normalisation import Normalise
 from models.repository import ModelVersion, write_version
-from models.selftest import encode_golden
+from models.selftest import encode_golden, measure_difference
 from models.tensors import Tensor, parse_header
 
 GOLDEN_SEED = 2015
+HALF_PRECISION_MARGIN = 3
 
 
 def export_version(
@@ -40,16 +43,9 @@ def export_version(
     weights = _dump_weights(network)
     files = {WEIGHTS: weights, GRAPH: write_graph(network, card.preprocess, _locate(weights))}
     views = [*golden_views, *synthetic_views(card.preprocess.crop_px)]
-    return write_version(
-        directory, replace(card, golden=golden_images(network, card.preprocess, views)), files
-    )
-
-
-def normalise_views(views: torch.Tensor, preprocess: Preprocess) -> torch.Tensor:
-    """uint8 [N, H, W, 3] -> float32 [N, 3, H, W]: (views / 255 - mean) / std, as the graph does inside."""
-    mean = torch.tensor(preprocess.mean, device=views.device)
-    std = torch.tensor(preprocess.std, device=views.device)
-    return ((views.float() / 255 - mean) / std).permute(0, 3, 1, 2).contiguous()
+    golden = golden_images(network, card.preprocess, views)
+    tolerance = {**_measure_tolerances(network, card.preprocess, golden), **card.tolerance}
+    return write_version(directory, replace(card, golden=golden, tolerance=tolerance), files)
 
 
 @torch.inference_mode()
@@ -57,13 +53,25 @@ def golden_images(
     network: Network, preprocess: Preprocess, views: Sequence[NDArray[np.uint8]]
 ) -> tuple[GoldenImage, ...]:
     """The logits torch gives on the CPU in float32 for each view, one at a time."""
-    device = torch.device("cpu")
-    network = network.to(device).float().eval()
+    network, normalise = network.cpu().float().eval(), Normalise(preprocess)
     images = []
     for view in views:
-        batch = normalise_views(torch.from_numpy(view[None].copy()), preprocess)
-        images.append(encode_golden(view, network(batch)[0].numpy()))
+        logits = network(normalise(torch.from_numpy(view[None].copy())))
+        images.append(encode_golden(view, logits[0].numpy()))
     return tuple(images)
+
+
+def _measure_tolerances(
+    network: Network, preprocess: Preprocess, golden: Sequence[GoldenImage]
+) -> dict[str, float]:
+    """What half precision may differ on the golden images: three times what torch's bf16 shows on this CPU.
+
+    Rounding differs between devices, its size does not; fp16 rounds eight times finer.
+    """
+    engine = TorchEngine(ServingForm(network, preprocess, DTYPES["bf16"]), threads=torch.get_num_threads())
+    worst = max(measure_difference(image, engine) for image in golden)
+    tolerance = float(f"{HALF_PRECISION_MARGIN * worst:.2g}")
+    return {"bf16": tolerance, "fp16": tolerance}
 
 
 def synthetic_views(crop_px: int) -> list[NDArray[np.uint8]]:

@@ -4,9 +4,9 @@
 plain containers and refuses all else.
 """
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 from safetensors import SafetensorError
@@ -17,7 +17,7 @@ SUFFIXES = (".pth", ".pt", ".th", ".safetensors")
 NESTED = ("state_dict", "model")  # where training scripts put the weights among other things
 
 # What torch.load raises for files that are cut, empty, of another kind, or hold objects.
-_UNREADABLE = (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, IndexError, TypeError)
+_UNREADABLE = (UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, IndexError, TypeError)
 
 
 class BadCheckpoint(ValueError):

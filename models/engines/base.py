@@ -27,6 +27,15 @@ class EngineOutput:
     features: NDArray[np.float32] | None
 
 
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where an engine runs and how. `device`: cpu or cuda:<n>; `threads`: cores a call may use at most."""
+
+    device: str = "cpu"
+    precision: str = "fp32"
+    threads: int = 1
+
+
 class Engine(Protocol):
     """One model version on one device at one precision."""
 

@@ -7,9 +7,10 @@ from service.metrics.images import ImageMetrics
 from service.metrics.models import ModelMetrics
 from service.metrics.pressure import PressureMetrics
 from service.metrics.requests import ABORTED, RequestMetrics
-from service.metrics.store import CONTENT_TYPE, open_store, render_metrics
+from service.metrics.store import CONTENT_TYPE, open_store, read_store, render_metrics
+from service.metrics.totals import ModelTotals, sum_totals
 
-__all__ = ["ABORTED", "CONTENT_TYPE", "BatchMetrics", "FrontendMetrics", "open_worker_metrics"]
+__all__ = ["ABORTED", "CONTENT_TYPE", "BatchMetrics", "FrontendMetrics", "ModelTotals", "open_worker_metrics"]
 
 
 class FrontendMetrics:
@@ -26,6 +27,10 @@ class FrontendMetrics:
     def render(self) -> bytes:
         """The metrics of all processes, in Prometheus' text format."""
         return render_metrics(self._directory)
+
+    def sum_totals(self, model: str) -> ModelTotals:
+        """What every process counted of the served name `model`."""
+        return sum_totals(read_store(self._directory), model)
 
 
 def open_worker_metrics(directory: Path, slot: int, model: str) -> BatchMetrics:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
 from service.metrics.buckets import PROBABILITY, SECONDS
 from service.types import Timings
@@ -18,6 +18,7 @@ class _ModelImages:
         self.inference = families.inference.labels(model)
         self.total = families.total.labels(model)
         self.probability = families.probability.labels(model)
+        self.last = families.last.labels(model)
         self.views: dict[str, Counter] = {}
         self.classes: dict[str, Counter] = {}
 
@@ -47,6 +48,13 @@ class ImageMetrics:
             buckets=PROBABILITY,
             registry=None,
         )
+        self.last = Gauge(
+            "resnet_last_answer_timestamp_seconds",
+            "When the most recent image was answered, seconds since 1970.",
+            ["model"],
+            multiprocess_mode="max",
+            registry=None,
+        )
         self._models: dict[str, _ModelImages] = {}
 
     def count_answer(
@@ -57,6 +65,7 @@ class ImageMetrics:
         if children is None:
             children = self._models[model] = _ModelImages(self, model)
         children.answered.inc()
+        children.last.set_to_current_time()
         children.decode.observe(timings_ms.decode / 1000)
         children.queue.observe(timings_ms.queue / 1000)
         children.inference.observe(timings_ms.infer / 1000)

@@ -26,8 +26,13 @@ def open_store(directory: Path, slot: str) -> None:
     values.ValueClass = make_class(process_identifier=lambda: slot)
 
 
-def render_metrics(directory: Path) -> bytes:
-    """Every process's metrics summed, in Prometheus' text format."""
+def read_store(directory: Path) -> CollectorRegistry:
+    """Every process's metrics, summed whenever the registry is collected."""
     registry = CollectorRegistry()
     cast(Callable[..., Any], MultiProcessCollector)(registry, str(directory))
-    return generate_latest(registry)
+    return registry
+
+
+def render_metrics(directory: Path) -> bytes:
+    """Every process's metrics summed, in Prometheus' text format."""
+    return generate_latest(read_store(directory))

@@ -461,15 +461,39 @@ class ListModelsResponse(_message.Message):
 
         NAME_FIELD_NUMBER: _builtins.int
         VERSION_FIELD_NUMBER: _builtins.int
+        DIGEST_FIELD_NUMBER: _builtins.int
+        STATE_FIELD_NUMBER: _builtins.int
+        READY_FIELD_NUMBER: _builtins.int
         DEFAULT_FIELD_NUMBER: _builtins.int
+        DEFAULT_VERSION_FIELD_NUMBER: _builtins.int
+        WORKERS_FIELD_NUMBER: _builtins.int
+        PRECISIONS_FIELD_NUMBER: _builtins.int
+        ARCHITECTURE_FIELD_NUMBER: _builtins.int
         LABELS_FIELD_NUMBER: _builtins.int
         INPUT_FIELD_NUMBER: _builtins.int
         TTA_FIELD_NUMBER: _builtins.int
         METRICS_FIELD_NUMBER: _builtins.int
+        PROVENANCE_FIELD_NUMBER: _builtins.int
+        REFUSED_FIELD_NUMBER: _builtins.int
         name: _builtins.str
         version: _builtins.int
+        digest: _builtins.str
+        """SHA-256 of the version's card, hexadecimal."""
+        state: _builtins.str
+        """`ready`, `loading`, or `refused`: every version of this name failed its checks."""
+        ready: _builtins.bool
+        """Whether a worker of it is up."""
         default: _builtins.bool
-        """Whether requests that name no version of this model get this one."""
+        """Whether requests that name no model get this version."""
+        default_version: _builtins.bool
+        """Whether requests that name this model and no version get this one."""
+        workers: _builtins.int
+        """How many workers are up for it."""
+        architecture: _builtins.str
+        @_builtins.property
+        def precisions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+            """What `precision` may be."""
+
         @_builtins.property
         def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
             """Class names by index."""
@@ -482,20 +506,35 @@ class ListModelsResponse(_message.Message):
         def metrics(self) -> _containers.RepeatedCompositeFieldContainer[Global___ListModelsResponse.Metric]:
             """Errors measured on labelled images, as the model's card states them."""
 
+        @_builtins.property
+        def provenance(self) -> Global___ListModelsResponse.Provenance: ...
+        @_builtins.property
+        def refused(self) -> _containers.RepeatedCompositeFieldContainer[Global___ListModelsResponse.Refused]:
+            """Versions of the same name that failed their checks."""
+
         def __init__(
             self,
             *,
             name: _builtins.str = ...,
             version: _builtins.int = ...,
+            digest: _builtins.str = ...,
+            state: _builtins.str = ...,
+            ready: _builtins.bool = ...,
             default: _builtins.bool = ...,
+            default_version: _builtins.bool = ...,
+            workers: _builtins.int = ...,
+            precisions: _abc.Iterable[_builtins.str] | None = ...,
+            architecture: _builtins.str = ...,
             labels: _abc.Iterable[_builtins.str] | None = ...,
             input: Global___ListModelsResponse.Input | None = ...,
             tta: Global___ListModelsResponse.Tta | None = ...,
             metrics: _abc.Iterable[Global___ListModelsResponse.Metric] | None = ...,
+            provenance: Global___ListModelsResponse.Provenance | None = ...,
+            refused: _abc.Iterable[Global___ListModelsResponse.Refused] | None = ...,
         ) -> None: ...
-        _HasFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "tta", b"tta"]  # noqa: Y015
+        _HasFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "provenance", b"provenance", "tta", b"tta"]  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["default", b"default", "input", b"input", "labels", b"labels", "metrics", b"metrics", "name", b"name", "tta", b"tta", "version", b"version"]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "default", b"default", "default_version", b"default_version", "digest", b"digest", "input", b"input", "labels", b"labels", "metrics", b"metrics", "name", b"name", "precisions", b"precisions", "provenance", b"provenance", "ready", b"ready", "refused", b"refused", "state", b"state", "tta", b"tta", "version", b"version", "workers", b"workers"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -505,21 +544,24 @@ class ListModelsResponse(_message.Message):
 
         DESCRIPTOR: _descriptor.Descriptor
 
-        CROP_PX_FIELD_NUMBER: _builtins.int
         RESIZE_PX_FIELD_NUMBER: _builtins.int
+        CROP_PX_FIELD_NUMBER: _builtins.int
+        INTERPOLATION_FIELD_NUMBER: _builtins.int
+        resize_px: _builtins.int
+        """Shorter side after resizing, in pixels, for the `center` policy."""
         crop_px: _builtins.int
         """Side of the native crop, in pixels."""
-        resize_px: _builtins.int
-        """Shorter side after resizing, for the `center` policy."""
+        interpolation: _builtins.str
         def __init__(
             self,
             *,
-            crop_px: _builtins.int = ...,
             resize_px: _builtins.int = ...,
+            crop_px: _builtins.int = ...,
+            interpolation: _builtins.str = ...,
         ) -> None: ...
         _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["crop_px", b"crop_px", "resize_px", b"resize_px"]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["crop_px", b"crop_px", "interpolation", b"interpolation", "resize_px", b"resize_px"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -527,25 +569,126 @@ class ListModelsResponse(_message.Message):
     class Tta(_message.Message):
         DESCRIPTOR: _descriptor.Descriptor
 
+        @_typing.final
+        class PoliciesEntry(_message.Message):
+            DESCRIPTOR: _descriptor.Descriptor
+
+            KEY_FIELD_NUMBER: _builtins.int
+            VALUE_FIELD_NUMBER: _builtins.int
+            key: _builtins.str
+            @_builtins.property
+            def value(self) -> Global___ListModelsResponse.Policy: ...
+            def __init__(
+                self,
+                *,
+                key: _builtins.str = ...,
+                value: Global___ListModelsResponse.Policy | None = ...,
+            ) -> None: ...
+            _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+            def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+            _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+            def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+            def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+        @_typing.final
+        class CostMsEntry(_message.Message):
+            DESCRIPTOR: _descriptor.Descriptor
+
+            KEY_FIELD_NUMBER: _builtins.int
+            VALUE_FIELD_NUMBER: _builtins.int
+            key: _builtins.str
+            value: _builtins.float
+            def __init__(
+                self,
+                *,
+                key: _builtins.str = ...,
+                value: _builtins.float = ...,
+            ) -> None: ...
+            _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+            def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+            _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+            def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+            def WhichOneof(self, oneof_group: _Never) -> None: ...
+
         DEFAULT_FIELD_NUMBER: _builtins.int
         POLICIES_FIELD_NUMBER: _builtins.int
+        COST_MS_FIELD_NUMBER: _builtins.int
         default: _builtins.str
         """The policy used when a request names none."""
         @_builtins.property
-        def policies(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-            """Every policy that may be asked for."""
+        def policies(self) -> _containers.MessageMap[_builtins.str, Global___ListModelsResponse.Policy]:
+            """What was fitted for a policy, by the policy's name."""
+
+        @_builtins.property
+        def cost_ms(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+            """Milliseconds an image costs on this server, by the policy's name: every policy that may be asked for."""
 
         def __init__(
             self,
             *,
             default: _builtins.str = ...,
-            policies: _abc.Iterable[_builtins.str] | None = ...,
+            policies: _abc.Mapping[_builtins.str, Global___ListModelsResponse.Policy] | None = ...,
+            cost_ms: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
         ) -> None: ...
         _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["default", b"default", "policies", b"policies"]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["cost_ms", b"cost_ms", "default", b"default", "policies", b"policies"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class Policy(_message.Message):
+        """What was fitted for one policy on images not used for training; left out where it was not measured."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        MERGE_FIELD_NUMBER: _builtins.int
+        POOL_FIELD_NUMBER: _builtins.int
+        TEMPERATURE_FIELD_NUMBER: _builtins.int
+        ECE_BEFORE_FIELD_NUMBER: _builtins.int
+        ECE_AFTER_FIELD_NUMBER: _builtins.int
+        MARGIN_FIELD_NUMBER: _builtins.int
+        MEAN_VIEWS_FIELD_NUMBER: _builtins.int
+        merge: _builtins.str
+        pool: _builtins.str
+        temperature: _builtins.float
+        ece_before: _builtins.float
+        """Expected calibration error from 0 to 1, without and with the temperature."""
+        ece_after: _builtins.float
+        margin: _builtins.float
+        """For `adaptive`: it looks again if the two best probabilities differ by less."""
+        mean_views: _builtins.float
+        def __init__(
+            self,
+            *,
+            merge: _builtins.str = ...,
+            pool: _builtins.str = ...,
+            temperature: _builtins.float = ...,
+            ece_before: _builtins.float | None = ...,
+            ece_after: _builtins.float | None = ...,
+            margin: _builtins.float | None = ...,
+            mean_views: _builtins.float | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["_ece_after", b"_ece_after", "_ece_before", b"_ece_before", "_margin", b"_margin", "_mean_views", b"_mean_views", "ece_after", b"ece_after", "ece_before", b"ece_before", "margin", b"margin", "mean_views", b"mean_views"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["_ece_after", b"_ece_after", "_ece_before", b"_ece_before", "_margin", b"_margin", "_mean_views", b"_mean_views", "ece_after", b"ece_after", "ece_before", b"ece_before", "margin", b"margin", "mean_views", b"mean_views", "merge", b"merge", "pool", b"pool", "temperature", b"temperature"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        _WhichOneofReturnType__ece_after: _TypeAlias = _typing.Literal["ece_after"]  # noqa: Y015
+        _WhichOneofArgType__ece_after: _TypeAlias = _typing.Literal["_ece_after", b"_ece_after"]  # noqa: Y015
+        _WhichOneofReturnType__ece_before: _TypeAlias = _typing.Literal["ece_before"]  # noqa: Y015
+        _WhichOneofArgType__ece_before: _TypeAlias = _typing.Literal["_ece_before", b"_ece_before"]  # noqa: Y015
+        _WhichOneofReturnType__margin: _TypeAlias = _typing.Literal["margin"]  # noqa: Y015
+        _WhichOneofArgType__margin: _TypeAlias = _typing.Literal["_margin", b"_margin"]  # noqa: Y015
+        _WhichOneofReturnType__mean_views: _TypeAlias = _typing.Literal["mean_views"]  # noqa: Y015
+        _WhichOneofArgType__mean_views: _TypeAlias = _typing.Literal["_mean_views", b"_mean_views"]  # noqa: Y015
+        @_typing.overload
+        def WhichOneof(self, oneof_group: _WhichOneofArgType__ece_after) -> _WhichOneofReturnType__ece_after | None: ...
+        @_typing.overload
+        def WhichOneof(self, oneof_group: _WhichOneofArgType__ece_before) -> _WhichOneofReturnType__ece_before | None: ...
+        @_typing.overload
+        def WhichOneof(self, oneof_group: _WhichOneofArgType__margin) -> _WhichOneofReturnType__margin | None: ...
+        @_typing.overload
+        def WhichOneof(self, oneof_group: _WhichOneofArgType__mean_views) -> _WhichOneofReturnType__mean_views | None: ...
 
     @_typing.final
     class Metric(_message.Message):
@@ -558,6 +701,9 @@ class ListModelsResponse(_message.Message):
         TOP1_ERROR_FIELD_NUMBER: _builtins.int
         TOP5_ERROR_FIELD_NUMBER: _builtins.int
         PRECISION_FIELD_NUMBER: _builtins.int
+        MERGE_FIELD_NUMBER: _builtins.int
+        POOL_FIELD_NUMBER: _builtins.int
+        CHANGED_PREDICTIONS_FIELD_NUMBER: _builtins.int
         dataset: _builtins.str
         split: _builtins.str
         images: _builtins.int
@@ -567,6 +713,10 @@ class ListModelsResponse(_message.Message):
         top5_error: _builtins.float
         """Percent; left out where it was not measured."""
         precision: _builtins.str
+        merge: _builtins.str
+        pool: _builtins.str
+        changed_predictions: _builtins.float
+        """Percent of predictions that differ from fp32, for other precisions."""
         def __init__(
             self,
             *,
@@ -577,14 +727,106 @@ class ListModelsResponse(_message.Message):
             top1_error: _builtins.float = ...,
             top5_error: _builtins.float | None = ...,
             precision: _builtins.str = ...,
+            merge: _builtins.str = ...,
+            pool: _builtins.str = ...,
+            changed_predictions: _builtins.float | None = ...,
         ) -> None: ...
-        _HasFieldArgType: _TypeAlias = _typing.Literal["_top5_error", b"_top5_error", "top5_error", b"top5_error"]  # noqa: Y015
+        _HasFieldArgType: _TypeAlias = _typing.Literal["_changed_predictions", b"_changed_predictions", "_top5_error", b"_top5_error", "changed_predictions", b"changed_predictions", "top5_error", b"top5_error"]  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["_top5_error", b"_top5_error", "dataset", b"dataset", "images", b"images", "precision", b"precision", "split", b"split", "top1_error", b"top1_error", "top5_error", b"top5_error", "tta", b"tta"]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["_changed_predictions", b"_changed_predictions", "_top5_error", b"_top5_error", "changed_predictions", b"changed_predictions", "dataset", b"dataset", "images", b"images", "merge", b"merge", "pool", b"pool", "precision", b"precision", "split", b"split", "top1_error", b"top1_error", "top5_error", b"top5_error", "tta", b"tta"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        _WhichOneofReturnType__changed_predictions: _TypeAlias = _typing.Literal["changed_predictions"]  # noqa: Y015
+        _WhichOneofArgType__changed_predictions: _TypeAlias = _typing.Literal["_changed_predictions", b"_changed_predictions"]  # noqa: Y015
         _WhichOneofReturnType__top5_error: _TypeAlias = _typing.Literal["top5_error"]  # noqa: Y015
         _WhichOneofArgType__top5_error: _TypeAlias = _typing.Literal["_top5_error", b"_top5_error"]  # noqa: Y015
+        @_typing.overload
+        def WhichOneof(self, oneof_group: _WhichOneofArgType__changed_predictions) -> _WhichOneofReturnType__changed_predictions | None: ...
+        @_typing.overload
         def WhichOneof(self, oneof_group: _WhichOneofArgType__top5_error) -> _WhichOneofReturnType__top5_error | None: ...
+
+    @_typing.final
+    class Provenance(_message.Message):
+        """Where the weights come from; what is not known is left out."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KIND_FIELD_NUMBER: _builtins.int
+        CREATED_FIELD_NUMBER: _builtins.int
+        RECIPE_FIELD_NUMBER: _builtins.int
+        SEED_FIELD_NUMBER: _builtins.int
+        COMMIT_FIELD_NUMBER: _builtins.int
+        DURATION_S_FIELD_NUMBER: _builtins.int
+        HARDWARE_FIELD_NUMBER: _builtins.int
+        IMAGES_SEEN_FIELD_NUMBER: _builtins.int
+        SOURCE_FIELD_NUMBER: _builtins.int
+        SOURCE_SHA256_FIELD_NUMBER: _builtins.int
+        LICENCE_FIELD_NUMBER: _builtins.int
+        NOTE_FIELD_NUMBER: _builtins.int
+        kind: _builtins.str
+        """`trained`, `imported` or `ensemble`."""
+        created: _builtins.str
+        """RFC 3339, UTC."""
+        recipe: _builtins.str
+        seed: _builtins.int
+        commit: _builtins.str
+        duration_s: _builtins.float
+        hardware: _builtins.str
+        images_seen: _builtins.str
+        source: _builtins.str
+        """File name of an imported checkpoint, and its SHA-256."""
+        source_sha256: _builtins.str
+        licence: _builtins.str
+        note: _builtins.str
+        def __init__(
+            self,
+            *,
+            kind: _builtins.str = ...,
+            created: _builtins.str = ...,
+            recipe: _builtins.str = ...,
+            seed: _builtins.int | None = ...,
+            commit: _builtins.str = ...,
+            duration_s: _builtins.float | None = ...,
+            hardware: _builtins.str = ...,
+            images_seen: _builtins.str = ...,
+            source: _builtins.str = ...,
+            source_sha256: _builtins.str = ...,
+            licence: _builtins.str = ...,
+            note: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["_duration_s", b"_duration_s", "_seed", b"_seed", "duration_s", b"duration_s", "seed", b"seed"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["_duration_s", b"_duration_s", "_seed", b"_seed", "commit", b"commit", "created", b"created", "duration_s", b"duration_s", "hardware", b"hardware", "images_seen", b"images_seen", "kind", b"kind", "licence", b"licence", "note", b"note", "recipe", b"recipe", "seed", b"seed", "source", b"source", "source_sha256", b"source_sha256"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        _WhichOneofReturnType__duration_s: _TypeAlias = _typing.Literal["duration_s"]  # noqa: Y015
+        _WhichOneofArgType__duration_s: _TypeAlias = _typing.Literal["_duration_s", b"_duration_s"]  # noqa: Y015
+        _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
+        _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
+        @_typing.overload
+        def WhichOneof(self, oneof_group: _WhichOneofArgType__duration_s) -> _WhichOneofReturnType__duration_s | None: ...
+        @_typing.overload
+        def WhichOneof(self, oneof_group: _WhichOneofArgType__seed) -> _WhichOneofReturnType__seed | None: ...
+
+    @_typing.final
+    class Refused(_message.Message):
+        """A version that failed its checks, and why."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        VERSION_FIELD_NUMBER: _builtins.int
+        REASON_FIELD_NUMBER: _builtins.int
+        version: _builtins.int
+        reason: _builtins.str
+        def __init__(
+            self,
+            *,
+            version: _builtins.int = ...,
+            reason: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "version", b"version"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     MODELS_FIELD_NUMBER: _builtins.int
     @_builtins.property

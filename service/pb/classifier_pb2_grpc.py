@@ -32,8 +32,8 @@ class ClassifierStub:
     the image leaves the queue and costs no further computing. Without one, the server's
     SERVE_REQUEST_TIMEOUT_S applies.
 
-    Metadata read: `x-request-id` (letters, digits, dot, underscore, hyphen; 1 to 64 of them) is echoed in the
-    answer's `request_id` and in the initial metadata; without a usable one the server makes its own.
+    Metadata: `x-request-id` (letters, digits, dot, underscore, hyphen; 1 to 64 of them) is echoed in the answer's
+    `request_id` and in the trailing metadata; without a usable one the server makes its own.
 
     Errors: the status carries google.rpc.ErrorInfo whose `reason` is the REST problem's `type` slug, plus
     google.rpc.BadRequest where a field is at fault and google.rpc.RetryInfo where the same call may pass later.
@@ -74,8 +74,8 @@ class ClassifierServicer:
     the image leaves the queue and costs no further computing. Without one, the server's
     SERVE_REQUEST_TIMEOUT_S applies.
 
-    Metadata read: `x-request-id` (letters, digits, dot, underscore, hyphen; 1 to 64 of them) is echoed in the
-    answer's `request_id` and in the initial metadata; without a usable one the server makes its own.
+    Metadata: `x-request-id` (letters, digits, dot, underscore, hyphen; 1 to 64 of them) is echoed in the answer's
+    `request_id` and in the trailing metadata; without a usable one the server makes its own.
 
     Errors: the status carries google.rpc.ErrorInfo whose `reason` is the REST problem's `type` slug, plus
     google.rpc.BadRequest where a field is at fault and google.rpc.RetryInfo where the same call may pass later.
@@ -143,8 +143,8 @@ class Classifier:
     the image leaves the queue and costs no further computing. Without one, the server's
     SERVE_REQUEST_TIMEOUT_S applies.
 
-    Metadata read: `x-request-id` (letters, digits, dot, underscore, hyphen; 1 to 64 of them) is echoed in the
-    answer's `request_id` and in the initial metadata; without a usable one the server makes its own.
+    Metadata: `x-request-id` (letters, digits, dot, underscore, hyphen; 1 to 64 of them) is echoed in the answer's
+    `request_id` and in the trailing metadata; without a usable one the server makes its own.
 
     Errors: the status carries google.rpc.ErrorInfo whose `reason` is the REST problem's `type` slug, plus
     google.rpc.BadRequest where a field is at fault and google.rpc.RetryInfo where the same call may pass later.

@@ -37,8 +37,8 @@ class ClassifierStub:
     the image leaves the queue and costs no further computing. Without one, the server's
     SERVE_REQUEST_TIMEOUT_S applies.
 
-    Metadata read: `x-request-id` (letters, digits, dot, underscore, hyphen; 1 to 64 of them) is echoed in the
-    answer's `request_id` and in the initial metadata; without a usable one the server makes its own.
+    Metadata: `x-request-id` (letters, digits, dot, underscore, hyphen; 1 to 64 of them) is echoed in the answer's
+    `request_id` and in the trailing metadata; without a usable one the server makes its own.
 
     Errors: the status carries google.rpc.ErrorInfo whose `reason` is the REST problem's `type` slug, plus
     google.rpc.BadRequest where a field is at fault and google.rpc.RetryInfo where the same call may pass later.
@@ -72,8 +72,8 @@ class ClassifierAsyncStub(ClassifierStub):
     the image leaves the queue and costs no further computing. Without one, the server's
     SERVE_REQUEST_TIMEOUT_S applies.
 
-    Metadata read: `x-request-id` (letters, digits, dot, underscore, hyphen; 1 to 64 of them) is echoed in the
-    answer's `request_id` and in the initial metadata; without a usable one the server makes its own.
+    Metadata: `x-request-id` (letters, digits, dot, underscore, hyphen; 1 to 64 of them) is echoed in the answer's
+    `request_id` and in the trailing metadata; without a usable one the server makes its own.
 
     Errors: the status carries google.rpc.ErrorInfo whose `reason` is the REST problem's `type` slug, plus
     google.rpc.BadRequest where a field is at fault and google.rpc.RetryInfo where the same call may pass later.
@@ -103,8 +103,8 @@ class ClassifierServicer(metaclass=_abc_1.ABCMeta):
     the image leaves the queue and costs no further computing. Without one, the server's
     SERVE_REQUEST_TIMEOUT_S applies.
 
-    Metadata read: `x-request-id` (letters, digits, dot, underscore, hyphen; 1 to 64 of them) is echoed in the
-    answer's `request_id` and in the initial metadata; without a usable one the server makes its own.
+    Metadata: `x-request-id` (letters, digits, dot, underscore, hyphen; 1 to 64 of them) is echoed in the answer's
+    `request_id` and in the trailing metadata; without a usable one the server makes its own.
 
     Errors: the status carries google.rpc.ErrorInfo whose `reason` is the REST problem's `type` slug, plus
     google.rpc.BadRequest where a field is at fault and google.rpc.RetryInfo where the same call may pass later.

@@ -3,9 +3,9 @@
 Each protocol brings its parameters as text by name; what comes out is typed and within limits.
 """
 
+import os
 import re
 import time
-import uuid
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -49,7 +49,7 @@ def parse_request_id(given: str | None) -> str:
     """The caller's X-Request-Id where it is 1 to 64 of A-Z a-z 0-9 . _ -, else a new one."""
     if given is not None and REQUEST_ID.fullmatch(given):
         return given
-    return uuid.uuid4().hex
+    return os.urandom(16).hex()
 
 
 def parse_deadline(given: str | None, settings: Settings) -> float:

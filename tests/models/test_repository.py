@@ -264,7 +264,7 @@ def test_check_refuses(version: ModelVersion, spoil: Callable[[ModelVersion], No
 def ensemble_of(*members: ModelVersion) -> ModelCard:
     card = members[0].card
     pins = tuple(Member(member.card.name, member.card.version, member.digest) for member in members)
-    return replace(card, name="pair", version=0, files={}, golden=(), members=pins)
+    return replace(card, name="pair", version=0, files={}, members=pins)
 
 
 def test_ensemble_finds_its_pinned_members(version: ModelVersion, tmp_path: Path) -> None:

@@ -30,8 +30,8 @@ def test_selftest_fails_on_the_weights_of_another_seed(tmp_path: Path) -> None:
 
 def test_selftest_needs_a_stated_tolerance(tmp_path: Path) -> None:
     version = random_version(tmp_path)
-    with pytest.raises(SelfTestFailed, match="no tolerance for bf16"):
-        run_selftest(version.card, OnnxEngine(version), "bf16")
+    with pytest.raises(SelfTestFailed, match="no tolerance for tf32"):
+        run_selftest(version.card, OnnxEngine(version), "tf32")
 
 
 def test_golden_images_keep_their_pixels() -> None:

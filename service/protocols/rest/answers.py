@@ -47,6 +47,7 @@ def describe_model(model: ModelSummary) -> dict[str, Any]:
         "version": model.version,
         "digest": model.digest,
         "state": model.state,
+        "ready": model.state == "ready",
         "default": model.is_default,
         "default_version": model.is_default_version,
         "workers": model.workers,

@@ -12,8 +12,9 @@ from service.errors import BadRequest, ServiceError
 from service.protocols.base import ProtocolContext
 from service.protocols.rest import routes
 from service.protocols.rest.classify import PATH, ClassifyHandler, describe_parameters
+from service.protocols.rest.dialects import encode_error
 from service.protocols.rest.exchange import Exchange
-from service.protocols.rest.problems import encode_problem, list_statuses, translate_status
+from service.protocols.rest.problems import list_statuses, translate_status
 from service.protocols.rest.schemas import ClassificationBody, Problem
 
 DESCRIPTION = """One picture in, one answer out, from ResNet image classifiers.
@@ -118,7 +119,7 @@ def _describe_body() -> dict[str, Any]:
 
 async def _tell_error(request: Request, error: Exception) -> Response:
     exchange: Exchange = request.scope["exchange"]
-    status, headers, body = encode_problem(_translate(error, exchange.path), exchange.request_id)
+    status, headers, body = encode_error(_translate(error, exchange.path), exchange)
     if isinstance(error, HTTPException):  # such as Allow of a 405
         headers += [(name.lower().encode(), value.encode()) for name, value in (error.headers or {}).items()]
     response = Response(body, status)

@@ -10,13 +10,11 @@ from service.protocols.base import ProtocolContext
 from service.protocols.options import parse_deadline, parse_options
 from service.protocols.rest.answers import encode_classification, format_server_timing
 from service.protocols.rest.body import FORM_BYTES, Receive, check_headers, is_form, read_body, read_image
-from service.protocols.rest.exchange import Connection, Exchange, Scope
-from service.protocols.rest.problems import Headers
+from service.protocols.rest.exchange import Answer, Connection, Exchange, Scope
 from service.types import Classification, ClassifyOptions, ClassifyRequest
 
 PATH = "/v1/classify"
 MAX_QUERY_BYTES = 2048
-Answer = tuple[int, Headers, bytes]
 
 
 @lru_cache(maxsize=256)

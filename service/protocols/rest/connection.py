@@ -9,12 +9,12 @@ import time
 from typing import Any
 
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from service.errors import BadRequest, Overloaded, RequestTimeout, ServiceError
 from service.protocols.options import parse_request_id
-from service.protocols.rest.exchange import Cancellable
+from service.protocols.rest.exchange import Answer, Cancellable, Scope
 from service.protocols.rest.problems import encode_problem
 from service.settings import Settings
 
@@ -47,6 +47,26 @@ class HttpConnection(HttpToolsProtocol):
         self.is_late = False
 
     # What handlers use
+
+    async def answer(self, scope: Scope, answer: Answer) -> None:
+        """Send a whole answer to the request of `scope`; the request's own `send` needs two system calls."""
+        cycle: RequestResponseCycle = scope["cycle"]
+        if self.flow.write_paused and not cycle.disconnected:
+            await self.flow.drain()
+        if cycle.disconnected or cycle.response_started:
+            return
+        status, headers, body = answer
+        is_closing = (b"connection", b"close") in headers or not cycle.keep_alive
+        headers = [*cycle.default_headers, *(pair for pair in headers if pair[0] != b"connection")]
+        if is_closing:
+            headers.append((b"connection", b"close"))
+        fields = b"".join([b"%b: %b\r\n" % pair for pair in headers])
+        self.transport.write(b"%b%b\r\n%b" % (STATUS_LINE[status], fields, body))
+        cycle.response_started = cycle.response_complete = True
+        cycle.message_event.set()
+        if is_closing:
+            self.transport.close()
+        cycle.on_response()
 
     def cancel_when_lost(self, task: Cancellable | None) -> None:
         """Cancel `task` when the caller goes away; None forgets it."""
@@ -130,6 +150,7 @@ class HttpConnection(HttpToolsProtocol):
         self._header_bytes = self._discarded_bytes = 0
         self._body_deadline = float("inf")
         super().on_headers_complete()
+        self.scope["cycle"] = self.cycle  # type: ignore[typeddict-unknown-key]  # pipelined ones differ
 
     def on_message_complete(self) -> None:
         super().on_message_complete()
@@ -144,7 +165,6 @@ class HttpConnection(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         status, headers, body = encode_problem(error, parse_request_id(None))
-        lines = [b"HTTP/1.1 %d %s" % (status, error.slug.encode()), b"connection: close"]
-        lines += [name + b": " + value for name, value in headers]
-        self.transport.write(b"\r\n".join(lines) + b"\r\n\r\n" + body)
+        fields = b"".join([b"%b: %b\r\n" % pair for pair in headers])
+        self.transport.write(b"%bconnection: close\r\n%b\r\n%b" % (STATUS_LINE[status], fields, body))
         self.transport.close()

@@ -12,8 +12,9 @@ from service.errors import Internal, ServiceError
 from service.metrics import ABORTED
 from service.protocols.base import ProtocolContext
 from service.protocols.rest.body import CallerGone, Receive
-from service.protocols.rest.classify import PATH, Answer, ClassifyHandler
-from service.protocols.rest.exchange import Exchange, Message, Scope
+from service.protocols.rest.classify import PATH, ClassifyHandler
+from service.protocols.rest.dialects import encode_error
+from service.protocols.rest.exchange import Answer, Exchange, Message, Scope
 from service.protocols.rest.problems import encode_problem
 
 log = logging.getLogger("http")
@@ -35,11 +36,11 @@ class Door:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = Exchange.begin(scope)
         if exchange.path == PATH and exchange.method == "POST":
-            await self._classify(scope, receive, send, exchange)
+            await self._classify(scope, receive, exchange)
         else:
             await self._pass_on(scope, receive, send, exchange)
 
-    async def _classify(self, scope: Scope, receive: Receive, send: Send, exchange: Exchange) -> None:
+    async def _classify(self, scope: Scope, receive: Receive, exchange: Exchange) -> None:
         try:
             answer = await self._handler.handle(scope, receive, exchange)
         except ServiceError as error:
@@ -49,7 +50,7 @@ class Door:
             return
         except Exception:
             answer = self._report(exchange)
-        await self._send(answer, send)
+        await self._send(scope, answer)
         self._end(exchange, PATH, str(answer[0]))
 
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send, exchange: Exchange) -> None:
@@ -71,7 +72,7 @@ class Door:
             answer = self._report(exchange)
             if code == ABORTED:  # nothing was sent yet
                 code = str(answer[0])
-                await self._send(answer, send)
+                await self._send(scope, answer)
             else:
                 scope["connection"].abort()
         route = scope.get("route")
@@ -89,21 +90,20 @@ class Door:
     def _has(message: Message, name: bytes) -> bool:
         return any(key.lower() == name for key, _ in message.get("headers", ()))
 
-    async def _send(self, answer: Answer, send: Send) -> None:
-        status, headers, body = answer
+    async def _send(self, scope: Scope, answer: Answer) -> None:
         if self._classifier.is_draining:
-            headers.append((b"connection", b"close"))
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+            answer[1].append((b"connection", b"close"))
+        await scope["connection"].answer(scope, answer)
 
     def _report(self, exchange: Exchange) -> Answer:
         fields = {"request_id": exchange.request_id, "method": exchange.method}
         log.exception("unforeseen error", extra={"fields": fields})
         detail = "something went wrong here; the log has it under this request's id"
-        return encode_problem(Internal(detail), exchange.request_id)
+        return encode_error(Internal(detail), exchange)
 
     def _end(self, exchange: Exchange, route: str, code: str) -> None:
-        model = self._classifier.label_of(exchange.model) if route == PATH else ""
+        asks_model = route == PATH or exchange.model
+        model = self._classifier.label_of(exchange.model) if asks_model else ""
         self._requests.count(route, "http", model, code)
         if log.isEnabledFor(logging.INFO):
             fields = {

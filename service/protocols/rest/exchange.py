@@ -12,8 +12,16 @@ Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 
 
+Headers = list[tuple[bytes, bytes]]
+Answer = tuple[int, Headers, bytes]
+
+
 class Connection(Protocol):
     """What a handler may ask of the connection its request came on; connection.HttpConnection is one."""
+
+    async def answer(self, scope: Scope, answer: Answer) -> None:
+        """Send a whole answer to the request of `scope` with one system call."""
+        ...
 
     def cancel_when_lost(self, task: "Cancellable | None") -> None:
         """Cancel `task` when the caller goes away; None forgets it."""

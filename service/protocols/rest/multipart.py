@@ -6,6 +6,7 @@ streaming parser it is what keeps a small image's cost in the frontend low; bodi
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from service.errors import BadRequest, UnsupportedFormat
 
@@ -92,7 +93,14 @@ def _read_part(body: bytes, start: int, end: int) -> Part:
         raise BadRequest(
             f"a part of the multipart body has no end of headers in {MAX_PART_HEADER_BYTES} bytes"
         )
-    headers = _read_headers(body[start:headers_end])
+    name, has_file_name = _read_part_headers(body[start:headers_end])
+    return Part(name, body[headers_end + 4 : end], has_file_name)
+
+
+@lru_cache(maxsize=512)  # most callers name their part and their file alike every time
+def _read_part_headers(block: bytes) -> tuple[str, bool]:
+    """The part's name and whether it is a file; raises BadRequest, UnsupportedFormat."""
+    headers = _read_headers(block)
     disposition = headers.get("content-disposition", "")
     parameters = _read_parameters(disposition)
     if not disposition.lower().startswith("form-data") or "name" not in parameters:
@@ -102,8 +110,7 @@ def _read_part(body: bytes, start: int, end: int) -> Part:
         raise UnsupportedFormat(
             "Content-Transfer-Encoding is not supported; send the part's bytes as they are"
         )
-    has_file_name = "filename" in parameters or "filename*" in parameters
-    return Part(parameters["name"], body[headers_end + 4 : end], has_file_name)
+    return parameters["name"], "filename" in parameters or "filename*" in parameters
 
 
 def _read_headers(block: bytes) -> dict[str, str]:

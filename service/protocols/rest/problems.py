@@ -7,10 +7,10 @@ from typing import Any
 import msgspec
 
 from service.errors import BadRequest, Internal, MethodNotAllowed, NotFound, ServiceError
+from service.protocols.rest.exchange import Answer
 from service.protocols.status import STATUS, find_status
 
 PROBLEM_JSON = b"application/problem+json"
-Headers = list[tuple[bytes, bytes]]
 
 
 def describe_problem(error: ServiceError, request_id: str) -> dict[str, Any]:
@@ -28,7 +28,7 @@ def describe_problem(error: ServiceError, request_id: str) -> dict[str, Any]:
     return problem
 
 
-def encode_problem(error: ServiceError, request_id: str) -> tuple[int, Headers, bytes]:
+def encode_problem(error: ServiceError, request_id: str) -> Answer:
     """Status, headers and body of the answer that tells `error`."""
     body = msgspec.json.encode(describe_problem(error, request_id))
     headers = [

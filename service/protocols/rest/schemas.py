@@ -153,6 +153,7 @@ class ModelBody(BaseModel):
     version: int
     digest: str
     state: Literal["ready", "loading", "refused"]
+    ready: bool = Field(description="a worker of it is up; what clients of KServe v1 look for")
     default: bool = Field(description="answers when a request names no model")
     default_version: bool = Field(description="answers to its bare name")
     workers: int

@@ -12,9 +12,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from models.card import Preprocess
-from models.checkpoints.export import normalise_views
 from models.cli import main
 from models.engines.onnx import OnnxEngine
+from models.networks.normalisation import Normalise
 from models.repository import ModelRepository
 from tests.models.making import random_network, randomise_norms
 
@@ -74,7 +74,7 @@ def test_common_forms_of_checkpoint_are_imported(
     version = ModelRepository([tmp_path / "repository"]).find("theirs")
     views = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
     with torch.inference_mode():
-        expected = random_network()(normalise_views(torch.from_numpy(views), version.card.preprocess))
+        expected = random_network()(Normalise(version.card.preprocess)(torch.from_numpy(views)))
     tolerance = 0.05 if save is save_half else 1e-5
     np.testing.assert_allclose(OnnxEngine(version).infer(views).logits, expected.numpy(), atol=tolerance)
     assert version.card.provenance.kind == "imported"
@@ -89,7 +89,7 @@ def test_torchvision_weights_load_unchanged(tmp_path: Path, labels: Path) -> Non
     version = ModelRepository([tmp_path / "repository"]).find("theirs")
     views = np.random.default_rng(0).integers(0, 256, (1, 96, 80, 3), dtype=np.uint8)
     with torch.inference_mode():
-        expected = network(normalise_views(torch.from_numpy(views), version.card.preprocess))
+        expected = network(Normalise(version.card.preprocess)(torch.from_numpy(views)))
     np.testing.assert_allclose(OnnxEngine(version).infer(views).logits, expected.numpy(), atol=2e-5)
 
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from models.checkpoints.export import normalise_views
 from models.engines.base import EngineError
 from models.engines.onnx import OnnxEngine
+from models.networks.normalisation import Normalise
 from models.repository import ModelVersion
 from tests.models.making import random_network, random_version
 
@@ -39,7 +39,7 @@ def test_outputs_are_torchs_at_any_size(
 ) -> None:
     views = draw_views(4, *size)
     network = random_network()
-    x = normalise_views(torch.from_numpy(views), version.card.preprocess)
+    x = Normalise(version.card.preprocess)(torch.from_numpy(views))
     output = engine.infer(views, features=True)
     assert output.features is not None
     np.testing.assert_allclose(output.features, network.features(x).numpy(), atol=2e-5)

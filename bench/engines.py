@@ -1,0 +1,185 @@
+"""The worker alone against a bare loop of the same decoder and engine: `python -m bench.engines VERSION_DIR`.
+
+L is the rate of an in-process loop without any protocol, queue or frame: threads that decode, cut the centre
+view and run the engine, in the best of several layouts, both cores busy. The worker gets the same images over
+its real connection. Rounds are interleaved and medians quoted: machines drift, the probe says how much.
+"""
+
+import argparse
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import simplejpeg  # type: ignore[import-untyped]  # ships stubs without py.typed
+from PIL import Image
+
+from bench.frames import WorkerProcess
+from models.card import ModelCard
+from models.decode import DecodeLimits, decode_image
+from models.engines.base import Engine, Placement
+from models.engines.opening import open_engine
+from models.repository import check_version
+from models.views import find_policy
+from models.views.base import Classifier, ViewContext, ViewOutput
+from service.messages import StartWorker
+from service.settings import Settings
+from service.types import ClassifyOptions
+
+IMAGES = 64
+BATCHES = (1, 2, 4, 8, 16)  # images a batch of the bare loop: one lane a core, one engine thread a lane
+CONCURRENCY = (1, 8, 32)
+
+
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """The bare loop: `engine` at `precision`, images through the centre policy."""
+
+    card: ModelCard
+    engine: Engine
+    images: list[bytes]
+    precision: str
+
+    def run(self, lanes: int, threads: int, batch: int, seconds: float) -> float:
+        """Images a second of `lanes` threads, each decoding `batch` images and computing them together."""
+        until = time.monotonic() + seconds
+        counts = [0] * lanes
+        runners = [
+            threading.Thread(target=self._run_lane, args=(lane, threads, batch, until, counts))
+            for lane in range(lanes)
+        ]
+        started = time.monotonic()
+        for runner in runners:
+            runner.start()
+        for runner in runners:
+            runner.join()
+        return sum(counts) / (time.monotonic() - started)
+
+    def _run_lane(self, lane: int, threads: int, batch: int, until: float, counts: list[int]) -> None:
+        policy, limits, context = find_policy("center"), DecodeLimits(), self._context()
+        at = lane * batch
+        while time.monotonic() < until:
+            looks = []
+            for index in range(at, at + batch):
+                pixels = decode_image(self.images[index % len(self.images)], limits).pixels
+                looks.append(policy.look(pixels, context))
+            views = [next(look).views[0] for look in looks]
+            output = self.engine.infer(np.stack(views), threads=threads)
+            for look, logits in zip(looks, output.logits, strict=True):
+                try:
+                    look.send([ViewOutput(logits, None)])
+                except StopIteration:
+                    counts[lane] += 1
+            at += batch
+
+    def _context(self) -> ViewContext:
+        fitted = self.card.policy("center")
+        return ViewContext(
+            self.card.preprocess,
+            self.card.window,
+            Classifier(*self.engine.classifier),
+            fitted,
+            fitted.merge,
+            fitted.pool,
+            4_000_000,
+        )
+
+
+def make_images(side: int, quality: int) -> list[bytes]:
+    """JPEGs with the detail of photographs: noise of every size, summed."""
+    random = np.random.default_rng(0)
+    images = []
+    for _ in range(IMAGES):
+        total = np.zeros((side, side, 3), np.float32)
+        for cells in (4, 8, 16, 32, 64, 128):
+            noise = Image.fromarray(random.integers(0, 256, (cells, cells, 3), np.uint8))
+            total += np.asarray(noise.resize((side, side), Image.Resampling.BICUBIC), np.float32)
+        pixels = np.ascontiguousarray(((total / 6 - 128) * 2 + 128).clip(0, 255).astype(np.uint8))
+        images.append(simplejpeg.encode_jpeg(pixels, quality=quality))
+    return images
+
+
+def probe() -> float:
+    """A fixed piece of arithmetic, times a second: what this machine gives at the moment."""
+    matrix = np.ones((256, 256), np.float32)
+    started = time.perf_counter()
+    for _ in range(100):
+        matrix = matrix @ matrix * np.float32(1 / 256)
+    return 100 / (time.perf_counter() - started)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("version", type=Path)
+    parser.add_argument("--precision", default="fp32", choices=["fp32", "int8"])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--cores", type=int, default=2)
+    asked = parser.parse_args()
+    version = check_version(asked.version.absolute())
+    crop = version.card.preprocess.crop_px
+    images = make_images(crop if crop < 64 else 2 * crop, 85)
+    size = statistics.mean(len(image) for image in images)
+    engine = open_engine(version, Placement("cpu", asked.precision, asked.cores))
+    loop = Loop(version.card, engine, images, asked.precision)
+    print(f"{version.reference}, {asked.precision}, {asked.cores} cores, JPEGs of {size:.0f} bytes")
+    options = ClassifyOptions(tta="center", precision=asked.precision)
+    with tempfile.TemporaryDirectory() as metrics:
+        start = StartWorker(
+            0, Settings(log_level="warning").to_json(), metrics, str(version.path), "cpu", asked.cores
+        )
+        with WorkerProcess(["-m", "service.child", "worker"], start) as worker:
+            print(f"worker up in {worker.start_s:.2f} s")
+            rates = measure_rounds(loop, worker, options, asked)
+    report(rates)
+
+
+def measure_rounds(
+    loop: Loop, worker: WorkerProcess, options: ClassifyOptions, asked: argparse.Namespace
+) -> dict[str, list[float]]:
+    """Every measurement once a round; values by name, one a round."""
+    rates: dict[str, list[float]] = {}
+
+    def drive(concurrency: int) -> float:
+        found = worker.drive(loop.images, options, concurrency, asked.seconds)
+        assert not found.failures
+        rates.setdefault(f"p50 ms c={concurrency}", []).append(found.p50_ms)
+        rates.setdefault(f"core-ms an image c={concurrency}", []).append(found.core_ms)
+        return found.rate_per_s
+
+    cores: int = asked.cores
+    steps: dict[str, Callable[[], float]] = {"probe": probe}
+    steps["bare c=1"] = partial(loop.run, 1, cores, 1, asked.seconds)
+    for batch in BATCHES:
+        steps[f"bare {cores} lanes, batch {batch}"] = partial(loop.run, cores, 1, batch, asked.seconds)
+    for concurrency in CONCURRENCY:
+        steps[f"worker c={concurrency}"] = partial(drive, concurrency)
+    for step in steps.values():  # warm up
+        step()
+    rates.clear()
+    for _ in range(asked.rounds):
+        for name, step in steps.items():
+            rates.setdefault(name, []).append(step())
+    return rates
+
+
+def report(rates: dict[str, list[float]]) -> None:
+    """Medians, and the worker's share of L: of the best layout for many, of one at a time for one."""
+    medians = {name: statistics.median(values) for name, values in rates.items()}
+    limit = max(rate for name, rate in medians.items() if name.startswith("bare") and "lanes" in name)
+    for name, values in rates.items():
+        share = ""
+        if name.startswith("worker"):
+            bound = medians["bare c=1"] if name == "worker c=1" else limit
+            share = f"  {medians[name] / bound:.3f} of the bare loop"
+        print(f"{name:24} {medians[name]:9.1f}  ({min(values):.1f} to {max(values):.1f}){share}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""`resnet-serve inspect`: one model version's card, digests and self-test, without a server."""
+
+import sys
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from models.card import ModelCard
+from models.integrity import BadVersion
+from models.repository import ModelRepository, ModelVersion, UnknownModel, check_version
+from service.settings import load_settings
+
+BROKEN = 1
+NOT_FOUND = 2
+
+
+@click.command("inspect")
+@click.argument("version")
+@click.option("--repository", help="directories of model versions, separated by colons")
+def COMMAND(version: str, repository: str | None) -> None:
+    """Show VERSION (name, name@version, or a directory), check its files and run its self-test.
+
+    Exit code 0 when all is well, 1 when the version is broken, 2 when there is none.
+    """
+    found = _find(version, repository)
+    console = Console()
+    _print_card(console, found.card, found.digest)
+    try:
+        check_version(found.path)
+        for precision in [name for name in ("fp32", "int8") if name in found.card.tolerance]:
+            console.print(f"self-test {precision}: {_run_selftest(found, precision)}")
+    except (BadVersion, ValueError) as err:
+        click.echo(f"broken: {err}", err=True)
+        sys.exit(BROKEN)
+
+
+def _find(reference: str, repository: str | None) -> ModelVersion:
+    from models.repository import read_version
+
+    try:
+        if Path(reference).is_dir():
+            return read_version(Path(reference).absolute())
+        directories = (repository or load_settings().model_repository).split(":")
+        return ModelRepository([Path(one) for one in directories]).find(reference)
+    except (UnknownModel, BadVersion) as err:
+        click.echo(str(err), err=True)
+        sys.exit(NOT_FOUND)
+
+
+def _run_selftest(version: ModelVersion, precision: str) -> str:
+    from models.engines.onnx import GRAPHS, OnnxEngine
+    from models.selftest import run_selftest
+
+    if GRAPHS[precision] not in version.card.files:
+        return "no graph of that precision"
+    result = run_selftest(version.card, OnnxEngine(version, precision), precision)
+    return f"{result.images} golden images, largest difference {result.difference:.2g}"
+
+
+def _print_card(console: Console, card: ModelCard, digest: str) -> None:
+    prepare, source = card.preprocess, card.provenance
+    facts = {
+        "model": f"{card.name}@{card.version}",
+        "digest": digest,
+        "architecture": card.architecture,
+        "classes": f"{len(card.labels)}: {', '.join(card.labels[:12])}",
+        "input": f"shorter side {prepare.resize_px} px, crop {prepare.crop_px} px, {prepare.interpolation}",
+        "default policy": card.default_tta,
+        "made": f"{source.kind} {source.created}",
+        "from": f"recipe {source.recipe}, seed {source.seed}, commit {source.commit}",
+    }
+    facts |= {f"SHA-256 {name}": sha256 for name, sha256 in sorted(card.files.items())}
+    for name, value in facts.items():
+        console.print(f"{name:15} {value}", soft_wrap=True, highlight=False)
+    if card.metrics:
+        table = Table("data", "images", "policy", "precision", "top-1 error %", "top-5 error %")
+        for row in card.metrics:
+            top5 = "-" if row.top5_error is None else f"{row.top5_error:.2f}"
+            data = f"{row.dataset} {row.split}"
+            table.add_row(data, str(row.images), row.tta, row.precision, f"{row.top1_error:.2f}", top5)
+        console.print(table)

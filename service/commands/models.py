@@ -1,0 +1,38 @@
+"""`resnet-serve models`: what a server answers for."""
+
+import json
+import sys
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from service.client import Client
+from service.errors import ServiceError
+
+NOT_REACHED = 3
+
+
+@click.command("models")
+@click.option("--url", default="http://127.0.0.1:8080", show_default=True, help="http(s):// or grpc(s)://")
+@click.option("--api-key", envvar="RESNET_API_KEY", help="key to send as a bearer token")
+@click.option("--json", "is_json", is_flag=True, help="one JSON object a model")
+def COMMAND(url: str, api_key: str | None, is_json: bool) -> None:
+    """List the models a server answers for. Exit code 3 when it cannot be reached."""
+    try:
+        with Client(url, api_key=api_key, attempts=1) as client:
+            models = client.list_models()
+    except ServiceError as err:
+        click.echo(err.detail, err=True)
+        sys.exit(NOT_REACHED)
+    if is_json:
+        for model in models:
+            fields = {"name": model.name, "version": model.version, "default": model.is_default}
+            click.echo(json.dumps(fields | {"labels": model.labels, "tta": model.policies}))
+        return
+    table = Table("model", "version", "default", "classes", "policies")
+    for model in models:
+        default = "yes" if model.is_default else ""
+        policies = ", ".join(model.policies)
+        table.add_row(model.name, str(model.version), default, str(len(model.labels)), policies)
+    Console().print(table)

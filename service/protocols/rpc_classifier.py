@@ -1,0 +1,120 @@
+"""resnet.v1.Classifier: the service's own gRPC interface, answered by the one Classifier."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+
+from service.errors import Draining, ServiceError, TooLarge
+from service.pb import classifier_pb2 as pb
+from service.pb import classifier_pb2_grpc as pb_grpc
+from service.protocols.base import ProtocolContext
+from service.protocols.patience import wait_out
+from service.protocols.rpc_calls import Call, Calls, ServicerContext
+from service.protocols.rpc_messages import read_image, read_options, write_answer, write_error, write_models
+from service.protocols.rpc_service import RpcServer, RpcService
+from service.protocols.rpc_stream import OrderedAnswers, Window
+from service.types import ClassifyRequest
+
+# Enough images ahead to fill the largest batches (SERVE_MAX_BATCH_VIEWS is 64) with one stream alone.
+STREAM_WINDOW = 64
+# A stream holds at most this share of SERVE_MAX_INFLIGHT_BYTES, so that one cannot starve the others.
+STREAM_SHARE = 0.125
+
+NAME = pb.DESCRIPTOR.services_by_name["Classifier"].full_name
+
+
+class ClassifierServicer(pb_grpc.ClassifierServicer):
+    """One per frontend."""
+
+    def __init__(self, context: ProtocolContext, calls: Calls) -> None:
+        self._settings, self._classifier, self._calls = context.settings, context.classifier, calls
+
+    async def Classify(  # noqa: N802
+        self, request: pb.ClassifyRequest, context: ServicerContext
+    ) -> pb.ClassifyResponse:
+        """One image."""
+
+        async def work(call: Call) -> pb.ClassifyResponse:
+            return await self._classify(call, call.request_id, request, 0.0)
+
+        return await self._calls.answer(f"/{NAME}/Classify", context, work)
+
+    async def ClassifyStream(  # type: ignore[override]  # noqa: N802
+        self, request_iterator: AsyncIterator[pb.ClassifyStreamRequest], context: ServicerContext
+    ) -> None:
+        """Many images, in order. A coroutine, not a generator: cancelling it ends its images at once."""
+
+        async def work(call: Call) -> None:
+            window = Window(STREAM_WINDOW, int(STREAM_SHARE * self._settings.max_inflight_bytes))
+
+            async def answer(index: int, item: pb.ClassifyStreamRequest) -> pb.ClassifyStreamResponse:
+                return await self._answer_item(call, index, item)
+
+            async def tell(message: pb.ClassifyStreamResponse) -> None:
+                try:
+                    await context.write(message)
+                except Exception as error:  # the library has no name for it: the caller left
+                    raise asyncio.CancelledError from error
+
+            await OrderedAnswers(aiter(request_iterator), answer, _size_of, window).run(tell)
+
+        await self._calls.answer(f"/{NAME}/ClassifyStream", context, work)
+
+    async def ListModels(  # noqa: N802
+        self, request: pb.ListModelsRequest, context: ServicerContext
+    ) -> pb.ListModelsResponse:
+        """The versions that answer now."""
+
+        async def work(_: Call) -> pb.ListModelsResponse:
+            return write_models(self._classifier.list_models())
+
+        return await self._calls.answer(f"/{NAME}/ListModels", context, work)
+
+    async def _answer_item(
+        self, call: Call, index: int, item: pb.ClassifyStreamRequest
+    ) -> pb.ClassifyStreamResponse:
+        request_id = f"{call.request_id[:48]}.{index}"
+        message = pb.ClassifyStreamResponse(index=index, id=item.id)
+        if self._classifier.is_draining:
+            raise Draining("this server is stopping, send the rest to another one", retry_after_s=1.0)
+        try:
+            patience_s = self._settings.request_timeout_s
+            message.response.CopyFrom(await self._classify(call, request_id, item.request, patience_s))
+        except Draining:
+            raise  # ends the stream: another server answers the rest
+        except ServiceError as error:
+            message.error.CopyFrom(write_error(error))
+        return message
+
+    async def _classify(
+        self, call: Call, request_id: str, request: pb.ClassifyRequest, patience_s: float
+    ) -> pb.ClassifyResponse:
+        settings = self._settings
+        call.model = request.model
+        image, options = read_image(request), read_options(request)
+        check_size(image, settings.max_image_bytes)
+        deadline = call.limit_deadline(settings.request_timeout_s, settings.max_request_timeout_s)
+        asked = ClassifyRequest(image, request_id, deadline, options, protocol="grpc")
+
+        async def attempt() -> pb.ClassifyResponse:
+            with self._classifier.reserve(len(image)):
+                return write_answer(await self._classifier.classify(asked))
+
+        return await wait_out(attempt, min(deadline, time.monotonic() + patience_s))
+
+
+def check_size(image: bytes, limit_bytes: int) -> None:
+    """Raises TooLarge for an image over SERVE_MAX_IMAGE_BYTES."""
+    if len(image) > limit_bytes:
+        raise TooLarge(f"image has {len(image)} bytes, the limit is {limit_bytes} (SERVE_MAX_IMAGE_BYTES)")
+
+
+def _size_of(item: pb.ClassifyStreamRequest) -> int:
+    return item.ByteSize()
+
+
+def _add(context: ProtocolContext, calls: Calls, server: RpcServer) -> None:
+    pb_grpc.add_ClassifierServicer_to_server(ClassifierServicer(context, calls), server)
+
+
+RPC_SERVICE = RpcService(NAME, _add)

@@ -1,0 +1,148 @@
+"""The compute threads: each takes one task after another from the queue and sends the answers itself."""
+
+import logging
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from models.views.base import Look
+from service.board import Board, Stage
+from service.errors import DeadlinePassed, Internal, ServiceError
+from service.worker.batcher import Batch
+from service.worker.compute import Computer
+from service.worker.connection import Connection
+from service.worker.pipeline import Pipeline
+from service.worker.queue import Decode, WorkQueue
+from service.worker.replies import Reply, encode_reply
+from service.worker.request import Request
+
+# Work with a far deadline (bulk) must still be seen to be stuck: no stage takes this long,
+LONGEST_STAGE_S = 30.0
+SLACK = 10.0  # nor does a batch take this many times what was predicted.
+
+log = logging.getLogger("worker")
+
+
+class BatchCounter(Protocol):
+    """Where batches are counted: service.metrics.BatchMetrics."""
+
+    def count_batch(self, views: int, compute_s: float) -> None:
+        """One batch of `views` views took `compute_s` seconds."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Workshop:
+    """What all lanes of a worker share."""
+
+    queue: WorkQueue
+    pipeline: Pipeline
+    computer: Computer
+    board: Board
+    metrics: BatchCounter
+
+
+class Lane(threading.Thread):
+    """One compute thread; `index` is its entry on the board."""
+
+    def __init__(self, index: int, shop: Workshop) -> None:
+        super().__init__(name=f"lane-{index}", daemon=True)
+        self.answers = 0
+        self._index = index
+        self._shop = shop
+
+    def run(self) -> None:
+        """Work until the queue is stopped. Nothing that goes wrong with one task ends the lane."""
+        while (task := self._shop.queue.take(self._index)) is not None:
+            if isinstance(task, Decode):
+                self._decode(task.request)
+            elif isinstance(task, Batch):
+                self._compute(task)
+            else:
+                self._shop.queue.forget(task.requests)
+                self._reply([(request, _deadline_passed()) for request in task.requests])
+
+    def _decode(self, request: Request) -> None:
+        shop, message = self._shop, request.message
+        started = time.monotonic()
+        deadline = min(message.deadline, started + LONGEST_STAGE_S)
+        shop.board.enter(self._index, Stage.DECODE, request.connection.slot, message.id, deadline)
+        look: Look | None = None
+        error: ServiceError | None = None
+        try:
+            if not shop.queue.reserve(self._index, request, shop.pipeline.inspect(request)):
+                return
+            look = shop.pipeline.decode(request, shop.queue.has_time)
+        except ServiceError as refusal:
+            error = refusal
+        except Exception:
+            log.exception("decoding failed", extra={"fields": {"request_id": message.request_id}})
+            error = Internal("the image could not be prepared")
+        finally:
+            shop.board.leave(self._index)
+        request.decode_ms = (time.monotonic() - started) * 1000
+        shop.queue.end_decode(self._index, request, look)
+        if error is not None:
+            self._reply([(request, error)])
+
+    def _compute(self, batch: Batch) -> None:
+        shop = self._shop
+        again: list[tuple[Request, Look]] = []
+        replies: list[Reply] = []
+        self._enter_batch(batch)
+        try:
+            outcome = shop.computer.run(batch)
+            shop.metrics.count_batch(len(batch.entries), outcome.ms / 1000)
+            replies.extend(outcome.failed)
+            for request in outcome.complete:
+                self._advance(request, again, replies)
+        except Exception:
+            log.exception("a batch was lost", extra={"fields": {"views": len(batch.entries)}})
+            lost = {id(request): request for request, _ in batch.entries}
+            replies = [(request, Internal("the image could not be computed")) for request in lost.values()]
+        finally:
+            shop.board.leave(self._index)
+        shop.queue.end_batch(self._index, again, [request for request, _ in replies])
+        self._reply(replies)
+
+    def _enter_batch(self, batch: Batch) -> None:
+        now = time.monotonic()
+        request = batch.entries[0][0]
+        patience_s = SLACK * batch.predicted_ms / 1000
+        deadline = max(now + patience_s, min(request.deadline, now + LONGEST_STAGE_S))
+        slot, id = request.connection.slot, request.message.id
+        self._shop.board.enter(self._index, Stage.INFER, slot, id, deadline)
+
+    def _advance(self, request: Request, again: list[tuple[Request, Look]], replies: list[Reply]) -> None:
+        if not request.is_open:
+            replies.append((request, _deadline_passed()))  # goes nowhere, and frees what it held
+            return
+        try:
+            step = self._shop.pipeline.advance(request)
+        except Exception:
+            log.exception("merging failed", extra={"fields": {"request_id": request.message.request_id}})
+            replies.append((request, Internal("the scores could not be merged")))
+            return
+        if isinstance(step, Look):
+            again.append((request, step))
+        else:
+            replies.append((request, step))
+
+    def _reply(self, replies: Sequence[Reply]) -> None:
+        """Answer each request that still waits; one write for all of a frontend's."""
+        wait_ms = self._shop.queue.wait_ms()
+        frames: dict[Connection, list[bytes]] = {}
+        for request, answer in replies:
+            if request.connection.requests.pop(request.message.id, None) is None:
+                continue
+            frame = encode_reply(request, answer, wait_ms)
+            frames.setdefault(request.connection, []).append(frame)
+            self.answers += 1
+        for connection, parts in frames.items():
+            connection.send(b"".join(parts) if len(parts) > 1 else parts[0], wait_ms)
+
+
+def _deadline_passed() -> DeadlinePassed:
+    return DeadlinePassed("the deadline passed before the image was classified")

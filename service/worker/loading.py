@@ -1,0 +1,69 @@
+"""From a version's directory to a LoadedModel: every check, the golden self-test, a warm-up that measures."""
+
+import logging
+import time
+from pathlib import Path
+
+from models.decode import DecodeLimits
+from models.engines.base import Engine, EngineError, Placement
+from models.ensemble import list_precisions, open_version
+from models.integrity import BadVersion
+from models.repository import ModelRepository, ModelVersion, check_version
+from models.selftest import SelfTestFailed, run_selftest
+from models.views import list_policies
+from service.settings import Settings
+from service.worker.pipeline import Pipeline, PipelineLimits
+from service.worker.serving import LoadedModel
+from service.worker.warmup import measure_costs
+
+CPU = "cpu"
+
+log = logging.getLogger("worker")
+
+
+class VersionRefused(ValueError):
+    """The version failed its checks or its self-test; the message says which, for operators."""
+
+
+def load_model(path: Path, device: str, threads: int, settings: Settings) -> LoadedModel:
+    """Load, check, test and warm up one version on `device`; raises VersionRefused."""
+    started = time.monotonic()
+    try:
+        version = check_version(path)
+        engines = _open_engines(version, device, threads, settings)
+        crop_px = version.card.preprocess.crop_px
+        wide = threads if device == CPU else 1
+        budget_ms, max_views = settings.batch_budget_ms, settings.max_batch_views
+        costs = {
+            precision: measure_costs(engine, crop_px, wide, budget_ms, max_views)
+            for precision, engine in engines.items()
+        }
+    except (BadVersion, SelfTestFailed, EngineError) as err:
+        raise VersionRefused(str(err)) from err
+    pipeline = Pipeline(version.card, engines, list_policies(), _limits(settings))
+    view_ms = costs[pipeline.default_precision].view_ms((crop_px, crop_px))
+    policy_ms = {tta: round(views * view_ms, 3) for tta, views in pipeline.list_costs().items()}
+    fields = {"model": version.reference, "precisions": sorted(engines), "cost_ms": policy_ms}
+    took_s = round(time.monotonic() - started, 3)
+    log.info("model loaded", extra={"fields": fields | {"took_s": took_s}})
+    return LoadedModel(engines, costs, pipeline, policy_ms, version.card.default_tta)
+
+
+def _open_engines(version: ModelVersion, device: str, threads: int, settings: Settings) -> dict[str, Engine]:
+    """An engine per precision, the default one first, each past its self-test.
+
+    On a CPU every precision the version has; on a GPU the best alone, whose memory and compile time count.
+    """
+    repository = ModelRepository([Path(one) for one in settings.model_repository.split(":") if one])
+    offered = list_precisions(version, repository, device)
+    engines: dict[str, Engine] = {}
+    for precision in offered if device == CPU else offered[:1]:
+        engine = open_version(version, repository, Placement(device, precision, threads))
+        run_selftest(version.card, engine, precision)
+        engines[precision] = engine
+    return engines
+
+
+def _limits(settings: Settings) -> PipelineLimits:
+    decode = DecodeLimits(settings.max_image_bytes, settings.max_pixels)
+    return PipelineLimits(decode, settings.max_view_pixels, settings.precision)

@@ -1,0 +1,213 @@
+"""The worker's queue: what each lane does next. One lock, held for microseconds, never around real work.
+
+Work-conserving: a lane never waits while there is something to do, and never for a timer. Batches form from
+what has piled up while the lanes were busy, which is exactly when they pay. What is alone in the worker is
+spread over every core if the measured costs say that this is faster; otherwise each lane runs its own batch.
+"""
+
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from models.views.base import Look, ViewShape
+from service.worker.backlog import Backlog
+from service.worker.batcher import Batch, Batcher, Bucket
+from service.worker.costs import CostModel
+from service.worker.decodes import DecodeQueue
+from service.worker.request import Request
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Of one worker. `batches`: how many may run at once, one per lane on a CPU, one on a GPU."""
+
+    lanes: int
+    batches: int
+    batch_budget_ms: float
+    bulk_slice_ms: float
+    max_decode_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Decode:
+    """A task: decode this image and cut its first views."""
+
+    request: Request
+
+
+@dataclass(frozen=True, slots=True)
+class Expired:
+    """A task: tell these callers that their deadline has passed."""
+
+    requests: list[Request]
+
+
+Task = Decode | Batch | Expired
+
+
+class WorkQueue:
+    """Thread-safe. The IO thread adds and cancels; lanes take tasks and report their ends."""
+
+    def __init__(self, limits: Limits, costs: dict[str, CostModel], backlog: Backlog) -> None:
+        """`costs` by precision."""
+        self._limits = limits
+        self._costs = costs
+        self._backlog = backlog
+        self._decodes = DecodeQueue(limits.max_decode_bytes)
+        self._batcher = Batcher()
+        self._changed = threading.Condition(threading.Lock())
+        self._idle = 0
+        self._batches = 0
+        self._is_stopping = False
+
+    def wait_ms(self) -> float:
+        """The predicted wait of an interactive request that arrives now."""
+        return self._backlog.wait_ms(time.monotonic())
+
+    def has_time(self, request: Request, shapes: tuple[ViewShape, ...]) -> bool:
+        """Whether views of these shapes, queued now, would be computed before the request's deadline."""
+        costs = self._costs[request.precision]
+        view_ms = sum(shape.count * costs.view_ms((shape.height, shape.width)) for shape in shapes)
+        return time.monotonic() + (self.wait_ms() + view_ms) / 1000 < request.deadline
+
+    def add(self, requests: Sequence[Request]) -> None:
+        """Accept requests."""
+        with self._changed:
+            for request in requests:
+                self._backlog.arrive(request)
+                self._decodes.add(request)
+            if self._idle:
+                self._changed.notify(len(requests))
+
+    def take(self, lane: int) -> Task | None:
+        """The next task for `lane`, waiting for one if need be; None when the worker stops."""
+        with self._changed:
+            while (task := self._choose(lane)) is None:
+                if self._is_stopping:
+                    return None
+                self._idle += 1
+                self._changed.wait()
+                self._idle -= 1
+            self._wake_idle()
+            return task
+
+    def reserve(self, lane: int, request: Request, size_bytes: int) -> bool:
+        """Room for decoding an image; False: it went back into the queue, `lane` does something else."""
+        with self._changed:
+            if self._decodes.reserve(request, size_bytes):
+                return True
+            self._decodes.end(request)
+            self._decodes.add(request)
+            self._backlog.end(lane)
+            return False
+
+    def end_decode(self, lane: int, request: Request, look: Look | None) -> None:
+        """A decode is over; `look` are the first views, None if it failed and is being answered."""
+        with self._changed:
+            self._decodes.end(request)
+            self._backlog.end_decode(lane, request)
+            if look is None or not request.is_open:
+                self._forget(request)
+                return
+            self._decodes.keep(request)
+            cost_ms = self._add_look(request, look)
+            self._backlog.learn_policy(request.tta, cost_ms)
+
+    def end_batch(self, lane: int, again: Iterable[tuple[Request, Look]], done: Iterable[Request]) -> None:
+        """A batch is over: `again` want another look, `done` are about to be answered."""
+        with self._changed:
+            self._batches -= 1
+            self._backlog.end(lane)
+            for request in done:
+                self._forget(request)
+            for request, look in again:
+                self._add_look(request, look)
+
+    def forget(self, requests: Iterable[Request]) -> None:
+        """These are answered, or nobody waits for them; what they held is free once no lane works on it."""
+        with self._changed:
+            for request in requests:
+                self._forget(request)
+            self._wake_idle()
+
+    def stop(self) -> None:
+        """Let every lane end once nothing is left to do."""
+        with self._changed:
+            self._is_stopping = True
+            self._changed.notify_all()
+
+    def _forget(self, request: Request) -> None:
+        self._backlog.forget(request)
+        if not request.is_decoding:
+            self._decodes.release(request)
+
+    def _add_look(self, request: Request, look: Look) -> float:
+        request.expect(look)
+        costs = self._costs[request.precision]
+        cost_ms = sum(costs.view_ms((view.shape[0], view.shape[1])) for view in look.views)
+        self._backlog.charge(request, cost_ms)
+        self._batcher.add(request)
+        return cost_ms
+
+    def _wake_idle(self) -> None:
+        if self._idle and (self._decodes or self._batcher):
+            self._changed.notify()
+
+    def _choose(self, lane: int) -> Task | None:
+        now = time.monotonic()
+        expired = self._decodes.drop_dead(now) + self._batcher.drop_dead(now)
+        if expired:
+            return Expired(expired)
+        request = self._decodes.first()
+        bucket = self._batcher.first() if self._batches < self._limits.batches else None
+        if bucket is not None and (request is None or self._goes_before(bucket, request)):
+            return self._start_batch(lane, bucket, now)
+        return None if request is None else self._start_decode(lane, request, now)
+
+    def _goes_before(self, bucket: Bucket, request: Request) -> bool:
+        """Whether a batch should run before the next image is decoded."""
+        is_bulk, deadline = bucket.urgency()
+        if is_bulk != request.is_bulk:
+            return request.is_bulk
+        full = self._costs[bucket.key[0]].full_views(bucket.key[1])
+        return bucket.views >= full and deadline <= request.deadline
+
+    def _start_decode(self, lane: int, request: Request, now: float) -> Decode:
+        self._decodes.start(request)
+        self._backlog.start(lane, now, self._backlog.predict_decode_ms(request))
+        return Decode(request)
+
+    def _start_batch(self, lane: int, bucket: Bucket, now: float) -> Batch | Expired:
+        precision, shape = bucket.key
+        costs = self._costs[precision]
+        most, threads = self._size(costs, bucket)
+        entries = self._batcher.take(bucket, most, costs.fit(shape, self._limits.bulk_slice_ms))
+        if not entries:  # everything in the bucket had been cancelled
+            return Expired([])
+        predicted_ms = costs.predict(shape, len(entries), threads)
+        view_ms = costs.view_ms(shape)
+        for request, _ in entries:
+            self._backlog.settle(request, view_ms)
+        self._batches += 1
+        self._backlog.start(lane, now, predicted_ms)
+        return Batch(precision, shape, entries, threads, predicted_ms)
+
+    def _size(self, costs: CostModel, bucket: Bucket) -> tuple[int, int]:
+        """How many views a batch of `bucket` may take, and on how many threads it runs.
+
+        Idle lanes get their share of what there is, so that one lane does not run all of it while another
+        waits. Work that is alone goes on every core at once where that is predicted to end sooner.
+        """
+        limits, shape = self._limits, bucket.key[1]
+        full = min(costs.full_views(shape), costs.fit(shape, limits.batch_budget_ms))
+        if self._batcher.buckets > 1 or limits.batches == 1:
+            return full, 1
+        free = limits.batches - self._batches
+        share = min(full, -(-bucket.views // free))
+        is_alone = free == limits.batches and not self._decodes and not self._decodes.running
+        if is_alone and bucket.views <= full * limits.lanes:
+            wide_ms = costs.predict(shape, bucket.views, limits.lanes)
+            if wide_ms < costs.predict(shape, share):
+                return bucket.views, limits.lanes
+        return share, 1

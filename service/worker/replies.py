@@ -1,0 +1,52 @@
+"""What the worker says about one image, as frames: ranked scores, or what went wrong and whose fault."""
+
+import time
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.views.base import Scores
+from service.errors import ServiceError
+from service.messages import Failure, Result
+from service.transport import encode_frame
+from service.worker.request import Request
+
+Reply = tuple[Request, Scores | ServiceError]
+
+
+def encode_reply(request: Request, answer: Scores | ServiceError, wait_ms: float) -> bytes:
+    """The frame of an answer or a refusal; `wait_ms` is the predicted wait now."""
+    if isinstance(answer, ServiceError):
+        return _encode_failure(request, answer, wait_ms)
+    return _encode_result(request, answer, wait_ms)
+
+
+def _encode_result(request: Request, scores: Scores, wait_ms: float) -> bytes:
+    options = request.message.options
+    indices = rank_classes(scores.probabilities, options.top_k)
+    total_ms = (time.monotonic() - request.arrived) * 1000
+    infer_ms = min(request.infer_ms, total_ms - request.decode_ms)  # two batches may run at the same time
+    result = Result(
+        id=request.message.id,
+        indices=indices,
+        probabilities=[float(scores.probabilities[index]) for index in indices],
+        tta_asked=request.tta,
+        tta_used=request.tta,
+        views=scores.views,
+        decode_ms=request.decode_ms,
+        queue_ms=max(0.0, total_ms - request.decode_ms - infer_ms),
+        infer_ms=infer_ms,
+        wait_ms=wait_ms,
+        logits=scores.logits.tolist() if options.wants_logits else None,
+    )
+    return encode_frame(result)
+
+
+def _encode_failure(request: Request, error: ServiceError, wait_ms: float) -> bytes:
+    return encode_frame(Failure(request.message.id, error.slug, error.detail, wait_ms, error.retry_after_s))
+
+
+def rank_classes(probabilities: NDArray[np.float32], top_k: int) -> list[int]:
+    """Indices of the `top_k` largest of float32 [K], best first; equals in the order of their index."""
+    ranked: list[int] = np.argsort(-probabilities, kind="stable")[:top_k].tolist()
+    return ranked

@@ -1,0 +1,63 @@
+"""One image on its way through the worker: what was asked, where it stands, what it has cost so far."""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from models.views.base import Look, Looks, ViewOutput
+from service.messages import Classify
+
+if TYPE_CHECKING:
+    from service.worker.connection import Connection
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """Mutable; owned by the queue or by one lane at a time, never by both.
+
+    Times are time.monotonic() seconds. `image` is dropped once decoded. `look` is what the policy wants now;
+    `outputs` are the engine's answers to it, `missing` how many are still to come. `backlog_ms` is this
+    request's part of the predicted wait, `held_bytes` its part of the decode memory.
+    """
+
+    connection: "Connection"
+    message: Classify
+    image: bytes
+    arrived: float
+    backlog_ms: float = 0.0
+    image_bytes: int = 0
+    decode_bytes: int = 0
+    held_bytes: int = 0
+    is_decoding: bool = False
+    looks: Looks | None = None
+    look: Look | None = None
+    outputs: list[ViewOutput | None] = field(default_factory=list)
+    missing: int = 0
+    precision: str = "fp32"
+    tta: str = ""
+    size: tuple[int, int] = (0, 0)
+    decode_ms: float = 0.0
+    infer_ms: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.image_bytes = len(self.image)
+
+    @property
+    def deadline(self) -> float:
+        """After this nobody waits for the answer."""
+        return self.message.deadline
+
+    @property
+    def is_bulk(self) -> bool:
+        """Bulk work gives way to interactive work."""
+        return self.message.options.priority == "bulk"
+
+    @property
+    def is_open(self) -> bool:
+        """Still waited for: neither answered nor cancelled, and its frontend is there."""
+        return self.message.id in self.connection.requests
+
+    def expect(self, look: Look) -> None:
+        """The policy wants these views computed next."""
+        self.look = look
+        self.missing = len(look.views)
+        self.outputs = [None] * self.missing
