@@ -7,34 +7,26 @@ so that the caller sees nothing. It never looks at a pixel.
 import asyncio
 import socket
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
+from models.card import ModelCard
 from service.admission import InflightBudget, Lease, check_wait, choose_policy, predict_retry_s
-from service.answers import (
-    describe_child,
-    describe_worker,
-    read_failure,
-    read_map,
-    read_predictions,
-    read_timings,
+from service.answers import read_failure, read_map, read_predictions, read_timings
+from service.errors import (
+    BadRequest,
+    DeadlinePassed,
+    Draining,
+    NoWorker,
+    Overloaded,
+    PoisonImage,
+    ServiceError,
 )
-from service.errors import DeadlinePassed, Draining, NoWorker, PoisonImage, ServiceError
+from service.fleet import RESPAWN_PATIENCE_S, Fleet, FleetMessage
 from service.links import Answer, LinkLost, WorkerLink
-from service.messages import (
-    ChildState,
-    Failure,
-    ModelsChanged,
-    ServedModel,
-    StateChanged,
-    WorkerDown,
-    WorkerRetiring,
-    WorkerUp,
-)
+from service.messages import Failure, ServedModel
 from service.metrics import FrontendMetrics
 from service.quarantine import Quarantine
-from service.roster import Roster
 from service.settings import Settings
 from service.types import (
     Classification,
@@ -45,17 +37,6 @@ from service.types import (
     ServiceStatus,
     TtaUse,
 )
-
-# A worker that died is up again in about a second on a CPU; one that is not back by then has a reason.
-RESPAWN_PATIENCE_S = 10.0
-
-
-@lru_cache(maxsize=256)  # most callers ask the same
-def _use_policy(options: ClassifyOptions, tta: str) -> ClassifyOptions:
-    return replace(options, tta=tta)
-
-
-FleetMessage = WorkerUp | WorkerDown | WorkerRetiring | ModelsChanged | StateChanged
 
 
 @dataclass(slots=True)
@@ -76,15 +57,11 @@ class Classifier:
     def __init__(self, settings: Settings, metrics: FrontendMetrics) -> None:
         self._settings = settings
         self._metrics = metrics
-        self._loop = asyncio.get_running_loop()
-        self._roster = Roster()
-        self._links: dict[int, WorkerLink] = {}
-        self._children: list[ChildState] = []
+        self._fleet = Fleet(asyncio.get_running_loop())
+        self._roster = self._fleet.roster
         self._quarantine = Quarantine()
         self._budget = InflightBudget(settings.max_inflight_bytes, self._predict_retry_s)
         self._suspects_lock = asyncio.Lock()
-        self._changed = asyncio.Event()
-        self._generation = 0
         self._is_draining = False
         self._is_refusing = False
 
@@ -93,9 +70,7 @@ class Classifier:
     @property
     def is_ready(self) -> bool:
         """At least one worker is up, and this instance is not stopping."""
-        return not self._is_draining and any(
-            link.is_up and not link.is_retiring for link in self._links.values()
-        )
+        return not self._is_draining and self._fleet.has_worker
 
     @property
     def is_draining(self) -> bool:
@@ -105,19 +80,17 @@ class Classifier:
     @property
     def generation(self) -> int:
         """Grows with every change of workers, models or readiness."""
-        return self._generation
+        return self._fleet.generation
 
     async def wait_change(self, seen: int) -> int:
         """Wait until `generation` differs from `seen`, and return it."""
-        while self._generation == seen:
-            await self._changed.wait()
-        return self._generation
+        return await self._fleet.wait_change(seen)
 
     def reserve(self, size_bytes: int) -> Lease:
-        """Hold room for a body before it is read; raises Overloaded. Use it as a context manager."""
+        """Hold room for a body before it is read, as a context manager; raises Overloaded, TooLarge."""
         try:
             return self._budget.reserve(size_bytes)
-        except ServiceError:
+        except Overloaded:
             self._metrics.pressure.count_rejected("", "bytes")
             raise
 
@@ -144,14 +117,13 @@ class Classifier:
 
     def status(self) -> ServiceStatus:
         """The children, and the workers as seen from here."""
-        now = time.monotonic()
         return ServiceStatus(
             is_ready=self.is_ready,
             is_draining=self._is_draining,
             inflight_bytes=self._budget.held_bytes,
             max_inflight_bytes=self._budget.limit_bytes,
-            children=tuple(describe_child(child) for child in self._children),
-            workers=tuple(describe_worker(link, now) for link in self._links.values()),
+            children=self._fleet.list_children(),
+            workers=self._fleet.list_workers(),
         )
 
     def publish(self) -> None:
@@ -159,8 +131,8 @@ class Classifier:
         self._metrics.pressure.set_inflight(self._budget.held_bytes)
         summaries = self._roster.list_summaries()
         self._metrics.models.set_models(summaries)
-        for name in {summary.name for summary in summaries if summary.workers}:
-            link = self._nearest(self._roster.resolve(name))
+        for name in {summary.name for summary in summaries if summary.is_default_version}:
+            link = self._fleet.find_nearest(self._roster.resolve(name))
             if link is not None:
                 self._metrics.pressure.set_wait(name, link.predict_wait_ms(time.monotonic()) / 1000)
 
@@ -168,31 +140,12 @@ class Classifier:
 
     def apply(self, message: FleetMessage, sock: socket.socket | None = None) -> None:
         """Take one message of the supervisor's; `sock` is WorkerUp's connection."""
-        match message:
-            case WorkerUp():
-                if sock is None:
-                    raise ValueError("WorkerUp comes with a connection")
-                link = WorkerLink(message, sock, self._loop, self._drop_link)
-                self._links[message.worker] = link
-                self._roster.add_link(link)
-            case WorkerDown():
-                lost = self._links.pop(message.worker, None)
-                if lost is not None:
-                    lost.finish(message.suspects)
-            case WorkerRetiring():
-                retiring = self._links.get(message.worker)
-                if retiring is not None:
-                    retiring.is_retiring = True
-            case ModelsChanged():
-                self._roster.change_models(message)
-            case StateChanged():
-                self._children = message.children
-        self._tell_change()
+        self._fleet.apply(message, sock)
 
     def drain(self) -> None:
         """Not ready any more; what comes is still answered."""
         self._is_draining = True
-        self._tell_change()
+        self._fleet.tell_change()
 
     def refuse(self) -> None:
         """From now on new images raise Draining."""
@@ -200,28 +153,26 @@ class Classifier:
 
     def close(self) -> None:
         """Drop every connection."""
-        for link in list(self._links.values()):
-            link.close()
-        self._links.clear()
+        self._fleet.close()
 
     # One image
 
     async def _start_flight(self, request: ClassifyRequest, arrived: float) -> _Flight:
         if self._is_refusing:
             raise Draining("this server is stopping, ask another one", retry_after_s=1.0)
-        if not self._roster.is_known:
-            await self._wait_until(lambda: self._roster.is_known, request.deadline)
-        model = self._roster.resolve(request.options.model)
-        card = self._roster.find_card(model)
-        self._quarantine.check(request.image)
+        await self._fleet.wait_known(request.deadline)
         options = request.options
+        model = self._roster.resolve(options.model)
+        card = self._roster.find_card(model)
+        _check_options(options, model, card)
+        self._quarantine.check(request.image)
         asked = options.tta or card.default_tta
         if options.tta is None:
             options = _use_policy(options, asked)
         return _Flight(request, model, options, asked, arrived)
 
     async def _fly(self, flight: _Flight) -> Classification:
-        link = self._nearest(flight.model)
+        link = self._fleet.find_nearest(flight.model)
         if link is not None:
             self._admit(flight, link)
         while True:
@@ -238,7 +189,7 @@ class Classifier:
         wait_ms, limit_ms = link.predict_wait_ms(now), self._settings.max_wait_ms
         try:
             check_wait(wait_ms, limit_ms, (flight.request.deadline - now) * 1000)
-        except ServiceError:
+        except Overloaded:
             self._metrics.pressure.count_rejected(flight.model.name, "wait")
             raise
         if self._settings.degrade:
@@ -247,15 +198,23 @@ class Classifier:
                 flight.options = replace(flight.options, tta=used, scales=None, merge=None, pool=None)
                 self._metrics.pressure.count_degraded(flight.model.name, flight.asked, used)
 
+    async def _wait_worker(self, flight: _Flight) -> WorkerLink:
+        try:
+            return await self._fleet.wait_nearest(flight.model, flight.request.deadline)
+        except NoWorker:
+            self._metrics.pressure.count_rejected(flight.model.name, "no_worker")
+            raise
+
     async def _exchange(self, flight: _Flight, link: WorkerLink) -> Answer:
         if not flight.is_suspect:
             return await link.exchange(flight.request, flight.options, False)
+        left_s = max(0.0, flight.request.deadline - time.monotonic())
         try:
-            async with asyncio.timeout(max(0.0, flight.request.deadline - time.monotonic())):
-                async with self._suspects_lock:  # one suspect at a time, so that a death has one cause
-                    if not link.is_up:
-                        raise LinkLost(is_suspect=False)
-                    return await link.exchange(flight.request, flight.options, True)
+            # One suspect at a time, so that a death has one cause.
+            async with asyncio.timeout(left_s), self._suspects_lock:
+                if not link.is_open:
+                    raise LinkLost(is_suspect=False)
+                return await link.exchange(flight.request, flight.options, True)
         except TimeoutError:
             raise DeadlinePassed("the deadline passed before the image was classified") from None
 
@@ -263,7 +222,7 @@ class Classifier:
         if lost.is_suspect and flight.is_suspect:
             self._quarantine.add(flight.request.image)
             self._metrics.pressure.count_poison(flight.model.name)
-            raise PoisonImage("this image crashed the decoder twice, alone")
+            raise PoisonImage("this image crashed the decoder twice, the second time alone")
         flight.is_suspect = flight.is_suspect or lost.is_suspect
         self._metrics.pressure.count_resent(flight.model.name)
 
@@ -280,59 +239,25 @@ class Classifier:
             logits=None if message.logits is None else tuple(message.logits),
             map=read_map(message, payload),
         )
-        top = result.predictions[0] if result.predictions else None
-        self._metrics.images.count_answer(
-            flight.model.name,
-            message.tta_used,
-            message.views,
-            result.timings_ms,
-            None if top is None else (top.label, top.probability),
-        )
+        self._metrics.images.count_answer(result)
         return result
 
-    # Workers
-
-    def _nearest(self, model: ServedModel) -> WorkerLink | None:
-        links = [link for link in self._roster.list_links(model) if link.is_up and not link.is_retiring]
-        if len(links) <= 1:
-            return links[0] if links else None
-        now = time.monotonic()
-        return min(links, key=lambda link: link.predict_wait_ms(now))
-
-    async def _wait_worker(self, flight: _Flight) -> WorkerLink:
-        def find() -> WorkerLink | None:
-            return self._nearest(flight.model)
-
-        await self._wait_until(lambda: find() is not None, flight.request.deadline)
-        link = find()
-        if link is None:
-            raise NoWorker(f"no worker of {flight.model.name} is up", retry_after_s=1.0)
-        return link
-
-    async def _wait_until(self, condition: Callable[[], bool], deadline: float) -> None:
-        """Until `condition` holds; raises DeadlinePassed, or NoWorker when patience ends first."""
-        patience = time.monotonic() + RESPAWN_PATIENCE_S
-        try:
-            async with asyncio.timeout(max(0.0, min(deadline, patience) - time.monotonic())):
-                while not condition():
-                    await self._changed.wait()
-        except TimeoutError:
-            if deadline <= patience:
-                raise DeadlinePassed("the deadline passed before a worker was up") from None
-            self._metrics.pressure.count_rejected("", "no_worker")
-            detail = f"no worker came up within {RESPAWN_PATIENCE_S:.0f} s"
-            raise NoWorker(detail, retry_after_s=RESPAWN_PATIENCE_S) from None
-
-    def _drop_link(self, link: WorkerLink) -> None:
-        self._roster.remove_link(link)
-        self._tell_change()
-
-    def _tell_change(self) -> None:
-        self._generation += 1
-        self._changed.set()
-        self._changed = asyncio.Event()
-
     def _predict_retry_s(self) -> float:
-        now = time.monotonic()
-        waits = [link.predict_wait_ms(now) for link in self._links.values() if link.is_up]
-        return predict_retry_s(min(waits, default=RESPAWN_PATIENCE_S * 1000), 0.0)
+        nearest = self._fleet.find_nearest()
+        wait_ms = RESPAWN_PATIENCE_S * 1000 if nearest is None else nearest.predict_wait_ms(time.monotonic())
+        return predict_retry_s(wait_ms, 0.0)
+
+
+@lru_cache(maxsize=256)  # most callers ask the same
+def _use_policy(options: ClassifyOptions, tta: str) -> ClassifyOptions:
+    return replace(options, tta=tta)
+
+
+def _check_options(options: ClassifyOptions, model: ServedModel, card: ModelCard) -> None:
+    """What can be refused without the image; the worker checks what depends on its policies."""
+    if options.precision is not None and options.precision not in model.precisions:
+        offered = ", ".join(model.precisions)
+        raise BadRequest(f"{model.name} is not served in {options.precision}, only in {offered}", "precision")
+    if options.map_class is not None and options.map_class >= len(card.labels):
+        last = len(card.labels) - 1
+        raise BadRequest(f"class is {options.map_class}, {model.name} has classes 0 to {last}", "class")

@@ -62,6 +62,11 @@ class WorkerLink:
         loop.add_reader(sock.fileno(), self._read)
 
     @property
+    def is_open(self) -> bool:
+        """It takes images."""
+        return self.is_up and not self.is_retiring
+
+    @property
     def unanswered(self) -> int:
         """Images it was sent and has not answered."""
         return len(self._waiting)
@@ -106,10 +111,6 @@ class WorkerLink:
             self._read()
             self._lose()
         self._settle(frozenset(suspects))
-
-    def close(self) -> None:
-        """Drop the connection; who still waits gets LinkLost."""
-        self.finish([])
 
     def _expire(self, id: int) -> None:
         answer = self._waiting.get(id)

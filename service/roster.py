@@ -116,7 +116,8 @@ class Roster:
             ):
                 return model
         names = ", ".join(sorted({model.name for model in self._served.values()})) or "none"
-        raise UnknownModel(f"no model {wanted or self.default_model!r} is served; served are: {names}")
+        asked = (wanted or self.default_model)[:100]
+        raise UnknownModel(f"no model {asked!r} is served; served are: {names}")
 
     def _read_card(self, model: ServedModel) -> None:
         if model.digest in self._cards:
@@ -128,7 +129,7 @@ class Roster:
             log.error("card not read", extra={"fields": fields})
 
     def _summarize(self, model: ServedModel) -> ModelSummary:
-        links = [link for link in self.list_links(model) if link.is_up and not link.is_retiring]
+        links = [link for link in self.list_links(model) if link.is_open]
         return ModelSummary(
             name=model.name,
             version=model.version,

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from prometheus_client import Counter, Gauge, Histogram
 
 from service.metrics.buckets import PROBABILITY, SECONDS
-from service.types import Timings
+from service.types import Classification
 
 
 class _ModelImages:
@@ -57,10 +57,9 @@ class ImageMetrics:
         )
         self._models: dict[str, _ModelImages] = {}
 
-    def count_answer(
-        self, model: str, tta: str, views: int, timings_ms: Timings, top: tuple[str, float] | None
-    ) -> None:
-        """One image was answered; `top` is the best class and its probability."""
+    def count_answer(self, answer: Classification) -> None:
+        """One image was answered."""
+        model, tta, timings_ms = answer.model.name, answer.tta.used, answer.timings_ms
         children = self._models.get(model)
         if children is None:
             children = self._models[model] = _ModelImages(self, model)
@@ -73,14 +72,14 @@ class ImageMetrics:
         seen = children.views.get(tta)
         if seen is None:
             seen = children.views[tta] = self.views.labels(model, tta)
-        seen.inc(views)
-        if top is not None:
-            label, probability = top
-            best = children.classes.get(label)
+        seen.inc(answer.tta.views)
+        if answer.predictions:
+            top = answer.predictions[0]
+            best = children.classes.get(top.label)
             if best is None:
-                best = children.classes[label] = self.classes.labels(model, label)
+                best = children.classes[top.label] = self.classes.labels(model, top.label)
             best.inc()
-            children.probability.observe(probability)
+            children.probability.observe(top.probability)
 
     def count_failure(self, model: str, slug: str) -> None:
         """One image ended with that error."""

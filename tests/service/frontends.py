@@ -100,8 +100,11 @@ class ThreadWorker:
                 return
             if not data:
                 return
-            for message, payload in frames.feed(data):
-                self._take(message, payload)
+            try:
+                for message, payload in frames.feed(data):
+                    self._take(message, payload)
+            except BrokenPipeError:  # it was told to die while it answered
+                return
 
     def _take(self, message: WorkMessage, payload: bytes) -> None:
         if isinstance(message, Cancel):

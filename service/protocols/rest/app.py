@@ -1,6 +1,7 @@
 """The FastAPI app: every route but the hot path, and the OpenAPI document of all of them."""
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request, Response
@@ -13,8 +14,9 @@ from service.protocols.base import ProtocolContext
 from service.protocols.rest import routes
 from service.protocols.rest.classify import PATH, ClassifyHandler, describe_parameters
 from service.protocols.rest.dialects import encode_error
+from service.protocols.rest.document import make_document
 from service.protocols.rest.exchange import Exchange
-from service.protocols.rest.problems import list_statuses, translate_status
+from service.protocols.rest.problems import translate_status
 from service.protocols.rest.schemas import ClassificationBody, Problem
 
 DESCRIPTION = """One picture in, one answer out, from ResNet image classifiers.
@@ -40,6 +42,8 @@ def make_app(context: ProtocolContext, handler: ClassifyHandler) -> FastAPI:
     for module in find_modules(routes):
         make_router: Callable[[ProtocolContext], APIRouter] = module.make_router
         app.include_router(make_router(context))
+    document = lru_cache(maxsize=1)(lambda: make_document(app))
+    app.openapi = document  # type: ignore[method-assign]  # FastAPI's documented way to change the document
     app.add_exception_handler(ServiceError, _tell_error)
     app.add_exception_handler(HTTPException, _tell_error)
     app.add_exception_handler(RequestValidationError, _tell_error)
@@ -72,15 +76,7 @@ def _add_classify(app: FastAPI, handler: ClassifyHandler) -> None:
 
 
 def _describe_responses() -> dict[int | str, dict[str, Any]]:
-    slugs = list_statuses()
-    problems: dict[int | str, dict[str, Any]] = {
-        status: {
-            "description": ", ".join(slugs[status]),
-            "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
-            "model": Problem,
-        }
-        for status in CLASSIFY_STATUSES
-    }
+    problems: dict[int | str, dict[str, Any]] = {status: {"model": Problem} for status in CLASSIFY_STATUSES}
     return {200: {"model": ClassificationBody, "description": "the classes, best first"}, **problems}
 
 

@@ -76,6 +76,11 @@ class HttpConnection(HttpToolsProtocol):
         """Cut the body off at time.monotonic() `deadline`."""
         self._body_deadline = deadline
 
+    def is_waiting(self, scope: Scope) -> bool:
+        """The caller of `scope` is there, and no answer has begun."""
+        cycle: RequestResponseCycle = scope["cycle"]
+        return not cycle.disconnected and not cycle.response_started and not self.transport.is_closing()
+
     def abort(self) -> None:
         """Break the connection off in the middle of an answer."""
         self.transport.abort()

@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 
-from service.errors import Internal, ServiceError
+from service.errors import Draining, Internal, ServiceError
 from service.metrics import ABORTED
 from service.protocols.base import ProtocolContext
 from service.protocols.rest.body import CallerGone, Receive
@@ -22,6 +22,8 @@ log = logging.getLogger("http")
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 UNKNOWN_ROUTE = "unknown"
+# For whoever is cancelled although the caller still waits: the drain's time is over.
+STOPPED = Draining("this server stopped before the answer was ready, ask another one", retry_after_s=1.0)
 
 
 class Door:
@@ -46,8 +48,10 @@ class Door:
         except ServiceError as error:
             answer = encode_problem(error, exchange.request_id)
         except (CallerGone, asyncio.CancelledError):
-            self._end(exchange, PATH, ABORTED)
-            return
+            if not scope["connection"].is_waiting(scope):
+                self._end(exchange, PATH, ABORTED)
+                return
+            answer = encode_problem(STOPPED, exchange.request_id)
         except Exception:
             answer = self._report(exchange)
         await self._send(scope, answer)
@@ -67,16 +71,19 @@ class Door:
         try:
             await self._app(scope, receive, watch)
         except (CallerGone, asyncio.CancelledError):
-            code = ABORTED
+            code = await self._finish(scope, encode_problem(STOPPED, exchange.request_id))
         except Exception:
-            answer = self._report(exchange)
-            if code == ABORTED:  # nothing was sent yet
-                code = str(answer[0])
-                await self._send(scope, answer)
-            else:
-                scope["connection"].abort()
+            code = await self._finish(scope, self._report(exchange))
         route = scope.get("route")
         self._end(exchange, getattr(route, "path", UNKNOWN_ROUTE), code)
+
+    async def _finish(self, scope: Scope, answer: Answer) -> str:
+        """Answer in place of a handler that failed; breaks off where it had begun to. Returns the code."""
+        if scope["connection"].is_waiting(scope):
+            await self._send(scope, answer)
+            return str(answer[0])
+        scope["connection"].abort()
+        return ABORTED
 
     def _extra_headers(self, exchange: Exchange, message: Message) -> list[tuple[bytes, bytes]]:
         extra = (

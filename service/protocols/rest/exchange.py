@@ -27,6 +27,10 @@ class Connection(Protocol):
         """Cancel `task` when the caller goes away; None forgets it."""
         ...
 
+    def is_waiting(self, scope: Scope) -> bool:
+        """The caller of `scope` is there, and no answer has begun."""
+        ...
+
     def abort(self) -> None:
         """Break the connection off in the middle of an answer."""
         ...

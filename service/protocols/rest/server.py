@@ -66,6 +66,9 @@ class RestServer:
         for connection in list(self._state.connections):
             connection.shutdown()
         await self._wait(lambda: not self._state.connections and not self._state.tasks, ends)
+        for task in self._state.tasks:
+            task.cancel()
+        await asyncio.gather(*self._state.tasks, return_exceptions=True)
         self._ticker.cancel()
 
     def _connect(self) -> HttpConnection:

@@ -1,0 +1,42 @@
+"""Counters outlive the process that counted; one page tells of all."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from service.metrics.store import open_store, render_metrics
+
+COUNT = """
+import os, signal, sys
+from pathlib import Path
+from service.metrics import open_worker_metrics
+metrics = open_worker_metrics(Path(sys.argv[1]), int(sys.argv[2]), "cifar10")
+for _ in range(3):
+    metrics.count_batch(4, 0.002)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def count_and_die(directory: Path, slot: int) -> None:
+    """A process that counts three batches and is killed."""
+    command = [sys.executable, "-c", COUNT, str(directory), str(slot)]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+
+
+def test_counts_survive_a_kill_and_go_on_in_the_same_slot(tmp_path: Path) -> None:
+    for slot in (0, 1, 0):
+        count_and_die(tmp_path, slot)
+    text = render_metrics(tmp_path).decode()
+    assert 'resnet_batch_views_count{model="cifar10"} 9.0' in text
+    assert 'resnet_batch_views_sum{model="cifar10"} 36.0' in text
+    assert 'resnet_batch_seconds_bucket{le="0.0025",model="cifar10"} 9.0' in text
+    assert {name.rpartition("_")[2] for name in os.listdir(tmp_path)} == {"worker-0.db", "worker-1.db"}
+
+
+def test_slot_with_an_underscore_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="underscore"):
+        open_store(tmp_path, "worker_0")
