@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from service.errors import ServiceError
+from service.errors import Internal, ServiceError
 from service.protocols.rest.exchange import Answer, Exchange
 from service.protocols.rest.problems import encode_problem
 from service.protocols.status import find_status
@@ -33,6 +33,11 @@ def encode_error(error: ServiceError, exchange: Exchange) -> Answer:
         [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)), *kept],
         body,
     )
+
+
+def speaks_problems(path: str) -> bool:
+    """Whether errors at `path` are problem documents."""
+    return _describe(Internal(""), path) is None
 
 
 def _describe(error: ServiceError, path: str) -> dict[str, Any] | None:

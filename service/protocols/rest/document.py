@@ -1,10 +1,11 @@
-"""Makes FastAPI's OpenAPI document tell the truth about errors: all of them are problem documents."""
+"""Makes FastAPI's OpenAPI document tell the truth about errors: problem documents, or a dialect's form."""
 
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from service.protocols.rest.dialects import speaks_problems
 from service.protocols.rest.problems import list_statuses
 from service.protocols.rest.schemas import Problem
 
@@ -17,9 +18,10 @@ def make_document(app: FastAPI) -> dict[str, Any]:
     document = get_openapi(
         title=app.title, version=app.version, description=app.description, routes=app.routes
     )
-    for path in document["paths"].values():
-        for route in path.values():
-            route["responses"] = _mend_responses(route["responses"])
+    for path, routes in document["paths"].items():
+        mend = _mend_responses if speaks_problems(path) else _drop_framework_errors
+        for route in routes.values():
+            route["responses"] = mend(route["responses"])
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
     for name in FRAMEWORK_SCHEMAS:
         schemas.pop(name, None)
@@ -27,12 +29,20 @@ def make_document(app: FastAPI) -> dict[str, Any]:
     return document
 
 
+def _is_framework_error(response: dict[str, Any]) -> bool:
+    return "HTTPValidationError" in str(response)
+
+
+def _drop_framework_errors(responses: dict[str, Any]) -> dict[str, Any]:
+    return {status: told for status, told in responses.items() if not _is_framework_error(told)}
+
+
 def _mend_responses(responses: dict[str, Any]) -> dict[str, Any]:
     slugs = list_statuses()
     mended: dict[str, Any] = {}
     for status, response in responses.items():
         is_error = status.isdigit() and int(status) >= 400
-        if is_error and "HTTPValidationError" in str(response):
+        if _is_framework_error(response):
             status, response = "400", {"description": ""}  # noqa: PLW2901  # the framework's 422
         if is_error:
             told = ", ".join(slugs.get(int(status), [])) or response["description"]

@@ -71,7 +71,7 @@ class Door:
         try:
             await self._app(scope, receive, watch)
         except (CallerGone, asyncio.CancelledError):
-            code = await self._finish(scope, encode_problem(STOPPED, exchange.request_id))
+            code = await self._finish(scope, encode_error(STOPPED, exchange))
         except Exception:
             code = await self._finish(scope, self._report(exchange))
         route = scope.get("route")
