@@ -5,6 +5,7 @@ A frontend has one. It writes into SERVE_JOBS_DIR and never runs a durable job: 
 
 import asyncio
 import hashlib
+import logging
 import shutil
 import time
 from collections.abc import AsyncIterator
@@ -29,6 +30,8 @@ from service.types import ClassifyOptions
 
 SCORING_PATIENCE_S = 60.0
 LINES_AT_ONCE = 256
+
+log = logging.getLogger("batch")
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,5 +164,6 @@ class BatchDesk:
             try:
                 self._store = await asyncio.to_thread(open_store, self._root)
             except (OSError, SQLAlchemyError) as err:
+                log.exception("the store of batch jobs cannot be opened")
                 raise Internal("the folder of batch jobs cannot be used (SERVE_JOBS_DIR)") from err
         return self._store

@@ -87,37 +87,37 @@ class JobRun:
             results.close()
 
     async def _score(self, results: ResultsFile) -> None:
-        window = self._scorer.open_window(self._folder, self._progress.lines)
-        async with window:
+        async with self._scorer.open_window(self._folder, self._progress.lines) as window:
+            is_over = False
             try:
-                while lines := await self._take(window):
-                    for line in lines:
-                        self._buffer_line(line)
+                while not is_over:
+                    is_over = await self._collect(window)
                     await self._append(results)
             finally:
                 with suppress(StorageFull, SQLAlchemyError):
                     await self._append_once(results)
-        await self._append(results)
 
-    async def _take(self, window: Window[LoadedItem, Line]) -> list[Line]:
-        """Lines for one append; [] at the end."""
-        lines: list[Line] = []
-        ends = time.monotonic() + APPEND_EVERY_S
-        while len(lines) < APPEND_LINES and (not lines or time.monotonic() < ends):
-            taken = await self._await_lines(window, APPEND_LINES - len(lines))
-            if not taken:
-                break
-            lines += taken
-        return lines
-
-    async def _await_lines(self, window: Window[LoadedItem, Line], most: int) -> list[Line]:
-        while True:
+    async def _collect(self, window: Window[LoadedItem, Line]) -> bool:
+        """Buffer the lines of one append, at least one; True where they were the last."""
+        ends = float("inf")
+        while len(self._buffer) < APPEND_LINES:
+            left_s = min(STALL_S, ends - time.monotonic())
             try:
-                async with asyncio.timeout(STALL_S):
-                    return await window.take(most)
+                async with asyncio.timeout(left_s):
+                    taken = await window.take(APPEND_LINES - len(self._buffer))
             except TimeoutError:
+                if self._buffer:
+                    return False
                 if self._scorer.is_waiting:
                     await self._show("paused", self._scorer.is_waiting)
+                continue
+            if not taken:
+                return True
+            if not self._buffer:
+                ends = time.monotonic() + APPEND_EVERY_S
+            for line in taken:
+                self._buffer_line(line)
+        return False
 
     def _buffer_line(self, line: Line) -> None:
         data = line_encoder.encode(line) + b"\n"

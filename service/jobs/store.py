@@ -4,6 +4,7 @@ WAL, so that readers never wait for the runner; synchronous=FULL, so that what w
 a power cut. Every method is one transaction, blocking: call it in a thread.
 """
 
+import fcntl
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from sqlalchemy.engine import Row
 Status = Literal["queued", "running", "paused", "done", "cancelled", "failed"]
 OPEN: tuple[Status, ...] = ("queued", "running", "paused")
 FILE = "jobs.sqlite"
+LOCK = "jobs.lock"
 BUSY_TIMEOUT_MS = 10_000
 
 _metadata = sa.MetaData()
@@ -184,7 +186,9 @@ class JobStore:
 def open_store(root: Path) -> JobStore:
     """The store in folder `root`, made where it is not there; raises OSError or SQLAlchemyError."""
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return JobStore(root)
+    with (root / LOCK).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # SQLite does not wait when two turn on WAL or create at once
+        return JobStore(root)
 
 
 def _set_up_connection(connection: Any, _: object) -> None:

@@ -8,7 +8,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from models.card import Metric, ModelCard, PolicyCard, Preprocess, Provenance, dump_card
@@ -112,7 +112,8 @@ class ThreadWorker:
         elif isinstance(message, Classify):
             self.received.append((message, payload))
             for answer, content in self._behave(message, payload):
-                self.say(answer, content)
+                with suppress(BrokenPipeError):  # who asked was killed
+                    self.say(answer, content)
 
 
 class RunningFrontend:

@@ -76,9 +76,10 @@ class RunningRunner:
 
     def kill(self) -> None:
         """SIGKILL, and wait for it."""
-        if self.child.process.poll() is None:
-            self.child.process.send_signal(signal.SIGKILL)
-            self.child.process.wait()
+        if self.child.process.returncode is not None:
+            return
+        self.child.process.send_signal(signal.SIGKILL)
+        self.child.process.wait()
         for worker in self.workers:
             worker.die()
         self.workers.clear()
