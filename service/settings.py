@@ -44,6 +44,9 @@ class Settings:
     models: str = _says("", "names or name@version to serve, separated by commas; empty serves every name")
     default_model: str = _says("cifar10", "the model that answers when a request names none")
     devices: str = _says("auto", "cpu, cuda:0,cuda:1, MIG UUIDs, or auto: every GPU, else the CPU")
+    engine: Literal["auto", "onnx", "torch"] = _says(
+        "auto", "auto: ONNX Runtime (onnx) on the CPU, torch on a GPU"
+    )
     workers_per_device: Positive = _says(1, "worker processes per model and device")
     frontends: Positive = _says(1, "frontend processes sharing the ports")
     worker_threads: Annotated[int, Field(ge=0)] = _says(

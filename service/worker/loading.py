@@ -55,10 +55,11 @@ def _open_engines(version: ModelVersion, device: str, threads: int, settings: Se
     On a CPU every precision the version has; on a GPU the best alone, whose memory and compile time count.
     """
     repository = ModelRepository([Path(one) for one in settings.model_repository.split(":") if one])
-    offered = list_precisions(version, repository, device)
+    engine_name = None if settings.engine == "auto" else settings.engine
+    offered = list_precisions(version, repository, device, engine_name)
     engines: dict[str, Engine] = {}
     for precision in offered if device == CPU else offered[:1]:
-        engine = open_version(version, repository, Placement(device, precision, threads))
+        engine = open_version(version, repository, Placement(device, precision, threads), engine_name)
         run_selftest(version.card, engine, precision)
         engines[precision] = engine
     return engines

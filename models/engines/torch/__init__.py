@@ -26,8 +26,8 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
 def list_precisions(version: ModelVersion, device: str) -> tuple[str, ...]:
-    """bf16 first on CUDA, fp32 first on the CPU; only those the card states a tolerance for."""
-    order = ("fp32", "bf16") if device == "cpu" else ("bf16", "fp16", "fp32")
+    """On CUDA bf16 first, and only what the card states a tolerance for; on the CPU fp32 alone."""
+    order = ("fp32",) if device == "cpu" else ("bf16", "fp16", "fp32")
     return tuple(precision for precision in order if precision in version.card.tolerance)
 
 

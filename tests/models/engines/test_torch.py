@@ -45,4 +45,4 @@ def test_cuda_where_there_is_none_is_an_engine_error(tmp_path: Path) -> None:
 def test_exercise_passes_on_the_cpu(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     version = random_version(tmp_path)
     assert main([str(version.path), "--device", "cpu", "--seconds", "0.1"]) == 0
-    assert capsys.readouterr().out.count("8 threads agree") == 2  # fp32 and bf16
+    assert capsys.readouterr().out.count("8 threads agree") == 1
