@@ -8,6 +8,7 @@ from service.worker.costs import mean_smoothly
 from service.worker.request import Request
 
 FIRST_DECODE_MS = 0.2  # a 1 kB JPEG; what is unknown at start is learnt within ten images
+ROUNDING_MS = 1e-6
 DECODE_MS_PER_BYTE = 3e-5  # 3 ms for a 100 kB JPEG, measured with bench/engines.py
 
 
@@ -18,6 +19,7 @@ class Backlog:
         self._policy_ms = dict(cost_ms)
         self._default_tta = default_tta
         self._lanes = lanes
+        self._queued = 0
         self._queued_ms = 0.0
         self._running: dict[int, tuple[float, float]] = {}
         self._decode_ms_per_byte = DECODE_MS_PER_BYTE
@@ -31,12 +33,15 @@ class Backlog:
     def charge(self, request: Request, ms: float) -> None:
         """From now on it stands for `ms` of one core."""
         if not request.is_bulk:
-            self._queued_ms = max(0.0, self._queued_ms + ms - request.backlog_ms)
+            self._queued += (ms > 0.0) - (request.backlog_ms > 0.0)
+            # Sums of floats do not come back to nothing by themselves.
+            self._queued_ms = self._queued_ms + ms - request.backlog_ms if self._queued else 0.0
         request.backlog_ms = ms
 
     def settle(self, request: Request, ms: float) -> None:
         """`ms` of its views went into a batch."""
-        self.charge(request, max(0.0, request.backlog_ms - ms))
+        left_ms = request.backlog_ms - ms
+        self.charge(request, left_ms if left_ms > ROUNDING_MS else 0.0)
 
     def forget(self, request: Request) -> None:
         """It is answered, or nobody waits for it."""
@@ -66,7 +71,7 @@ class Backlog:
 
     def wait_ms(self, now: float) -> float:
         """Predicted milliseconds until an interactive request arriving now would start."""
-        if len(self._running) < self._lanes and self._queued_ms <= 0.0:
+        if len(self._running) < self._lanes and not self._queued:
             return 0.0
         left = sum(max(0.0, ms - 1000.0 * (now - at)) for at, ms in list(self._running.values()))
         return (self._queued_ms + left) / self._lanes

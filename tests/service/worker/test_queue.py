@@ -207,3 +207,15 @@ def test_bulk_work_does_not_make_interactive_callers_wait(line: Line) -> None:
     queue = make_queue(view_ms=10.0)
     queue.add([line.ask(priority="bulk") for _ in range(8)])
     assert queue.wait_ms() == 0.0
+
+
+def test_predicted_wait_is_nothing_once_all_is_taken(line: Line) -> None:
+    queue = make_queue(view_ms=0.1)
+    queue.add([line.ask() for _ in range(7)])
+    for _ in range(7):
+        decode(queue, SHAPE, SHAPE, SHAPE)
+    left = 21
+    while left:
+        left -= len(take_batch(queue).entries)
+        queue.end_batch(0, [], [])
+    assert queue.wait_ms() == 0.0
