@@ -51,6 +51,10 @@ test: .venv/ready ## run every test, torch included
 test-service: .venv-test-service/ready ## run the tests that need no torch
 	@.venv-test-service/bin/python -m pytest
 
+.PHONY: test-schema
+test-schema: .venv/ready ## try 10,000 made-up requests against the OpenAPI document
+	@.venv/bin/python -m tests.service.protocols.fuzz
+
 .PHONY: lint
 lint: .venv/ready ## check style, format and the laws between rooms
 	@.venv/bin/python -m ruff check .
