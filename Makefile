@@ -31,13 +31,13 @@ help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
 .venv-serve/ready: requirements/serve.txt
-	$(call make_environment,.venv-serve,to serve (about 60 MB to download))
+	$(call make_environment,.venv-serve,to serve (about 125 MB to download))
 
 .venv-test-service/ready: requirements/test-service.txt
-	$(call make_environment,.venv-test-service,to test the service (about 70 MB to download))
+	$(call make_environment,.venv-test-service,to test the service (about 165 MB to download))
 
 .venv/ready: requirements/dev.txt
-	$(call make_environment,.venv,to develop (about 3 GB to download: torch brings CUDA))
+	$(call make_environment,.venv,to develop (about 3.2 GB to download: torch brings CUDA))
 
 .PHONY: serve
 serve: .venv-serve/ready ## serve the shipped model on http://localhost:8080 (no torch)
@@ -80,7 +80,7 @@ COMPILE = .venv/bin/python -m uv pip compile --quiet --python-version 3.11 --pyt
 lock: .venv/ready ## lock requirements/*.txt anew (UPGRADE=--upgrade takes newer versions)
 	@$(COMPILE) pyproject.toml --extra dev --output-file requirements/dev.txt
 	@$(COMPILE) pyproject.toml --extra serve --constraint requirements/dev.txt --output-file requirements/serve.txt
-	@$(COMPILE) pyproject.toml --extra serve --extra client --extra test --constraint requirements/dev.txt \
+	@$(COMPILE) pyproject.toml --extra serve --extra test --constraint requirements/dev.txt \
 		--output-file requirements/test-service.txt
 	@$(COMPILE) pyproject.toml --extra serve --extra gpu --constraint requirements/dev.txt --output-file requirements/gpu.txt
 	@$(COMPILE) requirements/build.in --constraint requirements/dev.txt --output-file requirements/build.txt

@@ -128,9 +128,9 @@ def test_the_service_locks_leave_torch_out(name: str) -> None:
 @pytest.mark.parametrize(
     ("lock", "extras"),
     [
-        ("serve.txt", ["serve"]),
-        ("test-service.txt", ["serve", "client", "test"]),
-        ("gpu.txt", ["serve", "gpu"]),
+        ("serve.txt", ["client", "serve"]),
+        ("test-service.txt", ["client", "serve", "test"]),
+        ("gpu.txt", ["client", "serve", "gpu"]),
         ("dev.txt", ["client", "serve", "test", "train", "dev"]),
     ],
 )
