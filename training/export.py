@@ -33,6 +33,7 @@ from training.evaluate import (
 from training.journal import read_journal
 from training.recipe import Recipe, parse_recipe
 from training.state import TrainState, load_state
+from training.task import preprocess_of
 
 CALIBRATION_VIEWS = 300  # training images that int8 ranges are measured on
 GOLDEN_VIEWS = 3  # of the validation split, beside the synthetic ones
@@ -88,7 +89,7 @@ def describe_run(run: Path, name: str, state: TrainState, recipe: Recipe, splits
             "of any size. Train with --set data.mean=channel"
         )
     preprocess = replace(
-        architecture.preprocess, mean=_channels(state.mean.tolist()), std=_channels(state.std.tolist())
+        preprocess_of(recipe), mean=_channels(state.mean.tolist()), std=_channels(state.std.tolist())
     )
     return ModelCard(
         name=name,
@@ -96,7 +97,7 @@ def describe_run(run: Path, name: str, state: TrainState, recipe: Recipe, splits
         architecture=architecture.name,
         labels=tuple(state.labels),
         preprocess=preprocess,
-        window=architecture.window,
+        window=architecture.window * preprocess.crop_px // architecture.crop_px,
         provenance=describe_provenance(run, state, recipe, splits),
     )
 

@@ -23,6 +23,8 @@ class DataRecipe:
     """Which images. `validation`: how many training images are held out to choose by.
 
     `skip_broken`: go on without images that cannot be decoded, naming each once, instead of stopping.
+    `native_px`: side of the view that is evaluated and served, if not that of the network's family (64 for
+    Tiny ImageNet).
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
@@ -31,6 +33,7 @@ class DataRecipe:
     mean: Literal["pixel", "channel"] = "channel"
     std: Literal["channel", "one"] = "channel"
     skip_broken: bool = False
+    native_px: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ cifar10: the set in memory. imagenet: train/ and val/. folder: a folder a class,
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from training.data.reading import BrokenFiles, read_once
 from training.data.source import MemorySource, Source
 from training.data.statistics import Statistics, measure_statistics
 from training.distributed import Ranks
+from training.errors import BadRecipe
 from training.measure import BATCH
 from training.randomness import Stream, make_generator
 from training.recipe import Recipe
@@ -80,8 +81,15 @@ def list_files(recipe: Recipe, data_root: Path) -> Listings:
 
 
 def preprocess_of(recipe: Recipe) -> Preprocess:
-    """How the network's family prepares images; mean and deviation are those of the statistics."""
-    return find_architecture(recipe.network).preprocess
+    """How images are prepared for measuring and serving: the family's way, at the recipe's native size.
+
+    Mean and deviation are those of the statistics, not those here.
+    """
+    usual = find_architecture(recipe.network).preprocess
+    native = recipe.data.native_px
+    if native is None:
+        return usual
+    return replace(usual, crop_px=native, resize_px=native * usual.resize_px // usual.crop_px)
 
 
 def _open_memory(recipe: Recipe, data_root: Path, ranks: Ranks, fixed: Statistics | None) -> Task:
@@ -109,6 +117,11 @@ def _open_files(
 ) -> Task:
     broken = BrokenFiles(recipe.data.skip_broken, say, set())
     center = CenterCut(preprocess_of(recipe))
+    if recipe.data.mean == "pixel" and recipe.augment.crop_px != center.preprocess.crop_px:
+        raise BadRecipe(
+            f"a mean per pixel needs one size: augment.crop_px is {recipe.augment.crop_px}, "
+            f"the native view {center.preprocess.crop_px} (data.native_px)"
+        )
     workers = recipe.run.workers
 
     def validation() -> LabelledViews:

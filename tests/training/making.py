@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from training.data.arrays import LabelledImages
 from training.data.cifar10 import LABELS, TEST, TRAIN
+from training.journal import Value
 from training.recipe import Recipe, load_recipe
 
 PER_BATCH = 24
@@ -47,3 +49,42 @@ def tiny_recipe(*overrides: str) -> Recipe:
             *overrides,
         ],
     )
+
+
+def write_photos(root: Path, classes: int = 3, per_class: int = 8, side: int = 80) -> Path:
+    """A folder a class, each with JPEG and PNG files of its own colour, of several shapes; returns `root`."""
+    random = np.random.default_rng(1)
+    tints = np.random.default_rng(7).integers(40, 216, (classes, 3))
+    for index in range(classes):
+        folder = root / f"class {index}"
+        folder.mkdir(parents=True)
+        for number in range(per_class):
+            noise = random.integers(-40, 40, (side, side + 8 * (number % 3), 3))
+            suffix = "png" if number % 2 else "jpg"
+            Image.fromarray((tints[index] + noise).astype(np.uint8)).save(folder / f"{number}.{suffix}")
+    return root
+
+
+def write_imagenet(root: Path) -> Path:
+    """ImageNet's folders with a few pictures in them; returns `root`."""
+    write_photos(root / "train")
+    write_photos(root / "val", per_class=2)
+    return root
+
+
+class Quiet:
+    """An observer that keeps what it was told."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.steps = 0
+        self.evaluations: list[dict[str, Value]] = []
+
+    def saw_steps(self, step: int, steps: int, loss: float, error: float, images_per_s: float) -> None:
+        self.steps = step
+
+    def saw_evaluation(self, step: int, values: dict[str, Value]) -> None:
+        self.evaluations.append(values)
+
+    def say(self, sentence: str) -> None:
+        self.said.append(sentence)
