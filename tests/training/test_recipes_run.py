@@ -21,7 +21,13 @@ SMALL = (
     "run.compile=false",
 )
 CIFAR = ("data.validation=20",)
-IMAGENET = ("optimizer.batch=4", "data.native_px=32", "augment.crop_px=32", "augment.shorter_side_px=[32, 60]", "run.workers=0")
+IMAGENET = (
+    "optimizer.batch=4",
+    "data.native_px=32",
+    "augment.crop_px=32",
+    "augment.shorter_side_px=[32, 60]",
+    "run.workers=0",
+)
 
 
 @pytest.fixture(scope="module")
