@@ -129,5 +129,5 @@ def _read_map(heat: dict[str, Any]) -> ActivationMap:
 
 
 def _read_model(model: dict[str, Any]) -> ModelInfo:
-    policies = tuple(model["tta"]["policies"])
+    policies = tuple(sorted(model["tta"]["cost_ms"])) if model["tta"] else ()
     return ModelInfo(model["name"], model["version"], model["default"], tuple(model["labels"]), policies)

@@ -116,7 +116,7 @@ def _read_map(heat: pb.ClassifyResponse.Map) -> ActivationMap:
 
 
 def _read_model(model: pb.ListModelsResponse.Model) -> ModelInfo:
-    labels, policies = tuple(model.labels), tuple(model.tta.policies)
+    labels, policies = tuple(model.labels), tuple(sorted(model.tta.cost_ms))
     return ModelInfo(model.name, model.version, model.default, labels, policies)
 
 

@@ -16,7 +16,7 @@ from service.client.load import Report, Target, run_closed, run_open
 from service.types import ClassifyOptions
 
 PERCENTILES = (0.5, 0.9, 0.99)
-_BATCHES = re.compile(r"^resnet_batch_size_(sum|count)(?:\{[^}]*\})? (\S+)$", re.MULTILINE)
+_BATCHES = re.compile(r"^resnet_batch_views_(sum|count)(?:\{[^}]*\})? (\S+)$", re.MULTILINE)
 
 
 @click.command("bench")
@@ -74,7 +74,7 @@ def COMMAND(
 
 
 def _read_batches(url: str) -> tuple[float, float]:
-    """Images computed and batches run so far, from the server's metrics; zeros where it has none."""
+    """Views computed and batches run so far, from the server's metrics; zeros where it has none."""
     try:
         text = httpx.get(f"{url}/metrics", timeout=10).text
     except httpx.HTTPError:

@@ -1,0 +1,142 @@
+"""The page in a real Chromium, against a real service. Left out where no browser is installed.
+
+`make test-browser` runs these; SCREENSHOTS=folder keeps a picture of each state to look at.
+"""
+
+import importlib.util
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from tests.serving import PHOTOGRAPHS, Service, run_service
+
+CHROMIUM = shutil.which("chromium")
+QUIET = ("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking")
+SIZES = {"desk": (1280, 900), "phone": (390, 844)}
+
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None or importlib.util.find_spec("playwright") is None,
+    reason="needs Chromium and playwright: make test-browser",
+)
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[Service]:
+    with run_service() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=CHROMIUM, args=[*QUIET, "--disable-sync"])
+        yield running
+        running.close()
+
+
+@pytest.fixture(params=SIZES)
+def page(request: pytest.FixtureRequest, browser: Any, service: Service) -> Iterator[Any]:
+    width, height = SIZES[request.param]
+    opened = browser.new_page(viewport={"width": width, "height": height})
+    faults: list[str] = []
+    opened.on("pageerror", lambda error: faults.append(str(error)))
+    opened.goto(service.http)
+    opened.wait_for_selector("#model option", state="attached")
+    yield opened
+    shoot(opened, f"{request.node.originalname}-{request.param}")
+    width_used = opened.evaluate("document.documentElement.scrollWidth")
+    opened.close()
+    assert faults == []
+    assert width_used <= width, "the page scrolls sideways"
+
+
+def shoot(page: Any, name: str) -> None:
+    """Keep a picture of the page, if asked to."""
+    if folder := os.environ.get("SCREENSHOTS"):
+        page.screenshot(path=Path(folder) / f"{name}.png", full_page=True)
+
+
+def ask(page: Any, path: Path) -> None:
+    """Choose a file and wait for its answer or its problem."""
+    page.set_input_files("#file", path)
+    page.wait_for_selector("#answer .ranks li, #problem:not([hidden])", timeout=30_000)
+
+
+def test_cat_is_called_a_cat(page: Any) -> None:
+    ask(page, PHOTOGRAPHS / "cat.jpg")
+    assert page.locator("#answer .ranks li").first.inner_text().startswith("cat")
+    assert page.locator("#answer .ranks li").count() == 5
+
+
+def test_sample_is_one_click_away(page: Any) -> None:
+    page.locator("#samples button").first.click()
+    page.wait_for_selector("#answer .ranks li")
+
+
+def test_policy_chosen_is_the_policy_used_and_its_cost_is_told(page: Any) -> None:
+    ask(page, PHOTOGRAPHS / "cat.jpg")
+    page.select_option("#tta", "ten_crop")
+    page.locator("#facts", has_text="ten_crop, 10 views").wait_for()
+    assert "of computing" in page.locator("#policy-note").inner_text()
+    assert "tta=ten_crop" in page.locator("#curl").inner_text()
+
+
+def test_broken_file_gets_a_clear_problem_and_the_next_picture_works(page: Any, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes((PHOTOGRAPHS / "cat.jpg").read_bytes()[:3000])
+    ask(page, broken)
+    assert "cannot be decoded" in page.locator("#problem").inner_text()
+    page.set_input_files("#file", PHOTOGRAPHS / "cat.jpg")
+    page.wait_for_selector("#answer .ranks li")
+    assert page.locator("#problem").is_hidden()
+
+
+def test_40_megapixel_photograph_is_answered(page: Any, tmp_path: Path) -> None:
+    large = tmp_path / "large.jpg"
+    with Image.open(PHOTOGRAPHS / "cat.jpg") as cat:
+        cat.resize((7752, 5160)).save(large, quality=80)
+    ask(page, large)
+    assert page.locator("#answer .ranks li").count() == 5
+
+
+def test_dark_mode_has_dark_ground(page: Any) -> None:
+    page.emulate_media(color_scheme="dark")
+    red, *_ = page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)")
+    assert red < 60
+
+
+def test_keyboard_reaches_every_control(page: Any) -> None:
+    reached = set()
+    for _ in range(30):
+        page.keyboard.press("Tab")
+        reached.add(page.evaluate("document.activeElement.id || document.activeElement.textContent.trim()"))
+    assert {"file", "model", "tta", "wants-map", "curl", "copy", "API"} <= reached
+
+
+def test_everything_has_a_name_for_a_screen_reader(page: Any) -> None:
+    ask(page, PHOTOGRAPHS / "cat.jpg")
+    unnamed = page.evaluate(
+        "[...document.querySelectorAll('input, select, button, img:not([hidden])')].filter(one => "
+        "!(one.labels?.length || one.textContent.trim() || one.hasAttribute('alt') || one.title)).length"
+    )
+    assert unnamed == 0
+
+
+def test_server_that_went_away_is_told_and_found_again(browser: Any) -> None:
+    page = browser.new_page()
+    with run_service() as gone:
+        page.goto(gone.http)
+        page.wait_for_selector("#model option", state="attached")
+    page.set_input_files("#file", PHOTOGRAPHS / "cat.jpg")
+    page.wait_for_selector("#problem:not([hidden])")
+    assert "cannot be reached" in page.locator("#problem").inner_text()
+    page.wait_for_selector("#health.is-down", timeout=15_000)
+    shoot(page, "server-down")
+    page.close()

@@ -1,0 +1,104 @@
+"""The client against a real service, over HTTP and over gRPC."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from service.client import AsyncClient, Client, ConnectionFailed
+from service.errors import BadRequest, BrokenImage, UnknownModel
+from tests.serving import PHOTOGRAPHS, Service, run_service
+
+CAT = PHOTOGRAPHS / "cat.jpg"
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[Service]:
+    with run_service() as running:
+        yield running
+
+
+@pytest.fixture(params=["http", "grpc"])
+def url(request: pytest.FixtureRequest, service: Service) -> str:
+    return service.http if request.param == "http" else f"grpc://{service.grpc}"
+
+
+def test_every_form_of_an_image_gets_an_answer(url: str) -> None:
+    pixels = np.asarray(Image.open(CAT))
+    with Client(url) as client:
+        for image in (CAT, str(CAT), CAT.read_bytes(), Image.fromarray(pixels), pixels):
+            assert client.classify(image).predictions[0].label == "cat"
+
+
+def test_both_protocols_give_the_same_scores(service: Service) -> None:
+    with Client(service.http) as http, Client(f"grpc://{service.grpc}") as grpc:
+        asked = {"tta": "ten_crop", "wants_logits": True, "top_k": 10}
+        one, other = http.classify(CAT, **asked), grpc.classify(CAT, **asked)
+    assert one.predictions == other.predictions
+    assert one.logits == other.logits
+    assert one.tta == other.tta
+
+
+def test_models_are_listed_with_their_policies(url: str) -> None:
+    with Client(url) as client:
+        (model,) = [model for model in client.list_models() if model.is_default]
+    assert model.name == "cifar10"
+    assert {"center", "ten_crop", "multi_scale"} <= set(model.policies)
+
+
+def test_many_images_keep_their_order_and_bad_ones_harm_nobody(url: str) -> None:
+    images: list[str | bytes | Path] = [CAT, CAT.read_bytes()[:5000], "no such file", CAT] * 8
+    with Client(url, window=4) as client:
+        outcomes = list(client.classify_many(images))
+    assert [outcome.index for outcome in outcomes] == list(range(32))
+    assert all(outcome.classification for outcome in outcomes[0::4] + outcomes[3::4])
+    assert all(isinstance(outcome.error, BrokenImage) for outcome in outcomes[1::4])
+    assert all(isinstance(outcome.error, BadRequest) for outcome in outcomes[2::4])
+
+
+def test_images_are_drawn_no_faster_than_answers_come(url: str) -> None:
+    drawn = 0
+
+    def draw() -> Iterator[Path]:
+        nonlocal drawn
+        for _ in range(100):
+            drawn += 1
+            yield CAT
+
+    with Client(url, window=3) as client:
+        outcomes = client.classify_many(draw())
+        next(outcomes)
+        assert drawn <= 4
+        outcomes.close()  # type: ignore[attr-defined]  # an iterator that is a generator
+
+
+def test_errors_are_those_of_the_service(url: str) -> None:
+    with Client(url) as client:
+        with pytest.raises(UnknownModel):
+            client.classify(CAT, model="nobody")
+        with pytest.raises(BadRequest, match="top_k"):
+            client.classify(CAT, top_k=11)
+
+
+def test_misspelt_option_is_told_before_anything_is_sent(url: str) -> None:
+    with Client(url) as client, pytest.raises(TypeError, match="topk: not all are options; known are"):
+        client.classify(CAT, topk=3)
+
+
+def test_server_out_of_reach_is_told_as_such() -> None:
+    with Client("http://127.0.0.1:9", attempts=2) as client:
+        with pytest.raises(ConnectionFailed):
+            client.classify(CAT)
+        assert not client.is_ready()
+
+
+def test_async_client_classifies_side_by_side(url: str) -> None:
+    async def ask() -> list[str]:
+        async with AsyncClient(url) as client:
+            answers = await asyncio.gather(*(client.classify(CAT) for _ in range(8)))
+        return [answer.predictions[0].label for answer in answers]
+
+    assert asyncio.run(ask()) == ["cat"] * 8
