@@ -121,6 +121,9 @@ class Supervisor:
     def _enter(self, phase: Phase, now: float) -> None:
         if self._phase is Phase.SERVING:
             self._phase_ends = now + self._settings.drain_delay + self._settings.drain_timeout
+            # The frontends still accept, and close when they no longer want to: were these open then, new
+            # connections would wait in a queue that nobody reads, and be reset at our end.
+            self._listeners.close()
         self._phase = phase
         children = self._senders() if phase is Phase.DRAINING_FRONTENDS else self._children("worker")
         for child in children:

@@ -22,6 +22,8 @@ log = logging.getLogger("http")
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 UNKNOWN_ROUTE = "unknown"
+DOCUMENT = "/openapi.json"
+PROBES = frozenset({"/livez", "/readyz", "/metrics"})  # asked every few seconds, so logged at debug only
 # For whoever is cancelled although the caller still waits: the drain's time is over.
 STOPPED = Draining("this server stopped before the answer was ready, ask another one", retry_after_s=1.0)
 
@@ -74,8 +76,9 @@ class Door:
             code = await self._finish(scope, encode_error(STOPPED, exchange))
         except Exception:
             code = await self._finish(scope, self._report(exchange))
-        route = scope.get("route")
-        self._end(exchange, getattr(route, "path", UNKNOWN_ROUTE), code)
+        route = scope.get("route")  # the framework leaves none for its own document
+        unnamed = DOCUMENT if exchange.path == DOCUMENT else UNKNOWN_ROUTE
+        self._end(exchange, getattr(route, "path", unnamed), code)
 
     async def _finish(self, scope: Scope, answer: Answer) -> str:
         """Answer in place of a handler that failed; breaks off where it had begun to. Returns the code."""
@@ -112,7 +115,8 @@ class Door:
         asks_model = route == PATH or exchange.model
         model = self._classifier.label_of(exchange.model) if asks_model else ""
         self._requests.count(route, "http", model, code)
-        if log.isEnabledFor(logging.INFO):
+        level = logging.DEBUG if route in PROBES else logging.INFO
+        if log.isEnabledFor(level):
             fields = {
                 "request_id": exchange.request_id,
                 "method": exchange.method,
@@ -120,4 +124,4 @@ class Door:
                 "code": code,
                 "ms": round((time.monotonic() - exchange.began) * 1000, 2),
             }
-            log.info("request", extra={"fields": fields})
+            log.log(level, "request", extra={"fields": fields})
