@@ -4,7 +4,7 @@ Knows the model's card and the caller's options; knows no queue, no thread and n
 of service.errors, with a sentence the caller can act on.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -19,6 +19,7 @@ from models.decode import (
 )
 from models.decode import UnsupportedFormat as UnreadableFormat
 from models.engines.base import Engine
+from models.maps import ActivationMap, MapCanvas, Sight, draw_map
 from models.views.base import (
     PAPER_SCALES,
     BadViewOption,
@@ -34,6 +35,23 @@ from models.views.base import (
 from service.errors import BadRequest, BrokenImage, ServiceError, TooLarge, UnsupportedFormat
 from service.types import ClassifyOptions
 from service.worker.request import Request
+
+
+@dataclass(frozen=True, slots=True)
+class ClassMap:
+    """The activation map of one class."""
+
+    class_index: int
+    drawn: ActivationMap
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Merged scores, and the map if one was asked for."""
+
+    scores: Scores
+    map: ClassMap | None = None
+
 
 HasTime = Callable[[Request, tuple[ViewShape, ...]], bool]
 
@@ -70,6 +88,7 @@ class Pipeline:
         """Check what is asked, and predict the bytes decoding will hold. Raises ServiceError."""
         options = request.message.options
         self._check_top_k(options.top_k)
+        self._check_map_class(options.map_class)
         request.tta = options.tta or self._card.default_tta
         request.precision = self._choose_precision(options)
         try:
@@ -86,10 +105,12 @@ class Pipeline:
         context = self._find_context(policy, request.message.options, request.precision)
         context = replace(context, may_look_again=partial(has_time, request))
         try:
-            pixels = decode_image(request.image, self._limits.decode).pixels
+            image = decode_image(request.image, self._limits.decode)
             request.image = b""
-            request.size = (pixels.shape[0], pixels.shape[1])
-            request.looks = policy.look(pixels, context)
+            request.size = (image.pixels.shape[0], image.pixels.shape[1])
+            if request.message.options.wants_map:
+                request.canvas = MapCanvas.make(image)
+            request.looks = policy.look(image.pixels, context)
             return next(request.looks)
         except ImageError as err:
             raise _translate(err) from err
@@ -98,16 +119,26 @@ class Pipeline:
         except BadViewOption as err:
             raise BadRequest(str(err)) from err
 
-    def advance(self, request: Request) -> Look | Scores:
-        """Give the policy the outputs of its look: another look, or the scores."""
+    def advance(self, request: Request) -> Look | Answer:
+        """Give the policy the outputs of its look: another look, or the answer."""
         outputs: list[ViewOutput] = [output for output in request.outputs if output is not None]
         request.outputs = []
         assert request.looks is not None
+        if request.canvas is not None:
+            request.sights += _list_sights(request, outputs)
         try:
             return request.looks.send(outputs)
         except StopIteration as end:
             scores: Scores = end.value
-            return scores
+            return Answer(scores, self._draw_map(request, scores))
+
+    def _draw_map(self, request: Request, scores: Scores) -> ClassMap | None:
+        if request.canvas is None:
+            return None
+        asked = request.message.options.map_class
+        class_index = int(scores.probabilities.argmax()) if asked is None else asked
+        row = self._classifiers[request.precision].weight[class_index]
+        return ClassMap(class_index, draw_map(request.canvas, request.sights, row))
 
     def list_costs(self) -> dict[str, float]:
         """What a square image of the native size costs under each policy, in native views, by pixels."""
@@ -122,6 +153,11 @@ class Pipeline:
         classes = len(self._card.labels)
         if not 1 <= top_k <= classes:
             raise BadRequest(f"top_k is {top_k}, the model has {classes} classes", "top_k")
+
+    def _check_map_class(self, map_class: int | None) -> None:
+        classes = len(self._card.labels)
+        if map_class is not None and not 0 <= map_class < classes:
+            raise BadRequest(f"class is {map_class}, the model's classes are 0 to {classes - 1}", "class")
 
     def _find_policy(self, tta: str) -> ViewPolicy:
         policy = self._policies.get(tta)
@@ -150,6 +186,7 @@ class Pipeline:
             pool=options.pool or fitted.pool,
             max_view_pixels=self._limits.max_view_pixels,
             scales=options.scales or PAPER_SCALES,
+            keeps_features=options.wants_map,
         )
 
     def _choose_precision(self, options: ClassifyOptions) -> str:
@@ -158,6 +195,12 @@ class Pipeline:
             has = ", ".join(sorted(self._engines))
             raise BadRequest(f"precision is {precision}, this model version has: {has}", "precision")
         return precision
+
+
+def _list_sights(request: Request, outputs: Sequence[ViewOutput]) -> list[Sight]:
+    assert request.look is not None
+    seen = zip(request.look.places, outputs, strict=True)
+    return [Sight(place, output.features) for place, output in seen if output.features is not None]
 
 
 def _translate(err: ImageError) -> ServiceError:

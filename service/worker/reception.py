@@ -118,7 +118,10 @@ class Reception:
         connection.send(encode_frame(Load(wait_ms, self._cost_ms, self._drain_per_s)), wait_ms)
 
     def _hear_supervisor(self, _: int) -> None:
-        received = self._control.receive()
+        try:
+            received = self._control.receive()
+        except OSError:  # it died with words of ours unread
+            received = None
         if received is None:
             self._end = End.ORPHANED
             return

@@ -5,24 +5,24 @@ import time
 import numpy as np
 from numpy.typing import NDArray
 
-from models.views.base import Scores
 from service.errors import ServiceError
-from service.messages import Failure, Result
+from service.messages import Failure, MapAnswer, Result
 from service.transport import encode_frame
+from service.worker.pipeline import Answer, ClassMap
 from service.worker.request import Request
 
-Reply = tuple[Request, Scores | ServiceError]
+Reply = tuple[Request, Answer | ServiceError]
 
 
-def encode_reply(request: Request, answer: Scores | ServiceError, wait_ms: float) -> bytes:
+def encode_reply(request: Request, answer: Answer | ServiceError, wait_ms: float) -> bytes:
     """The frame of an answer or a refusal; `wait_ms` is the predicted wait now."""
     if isinstance(answer, ServiceError):
         return _encode_failure(request, answer, wait_ms)
     return _encode_result(request, answer, wait_ms)
 
 
-def _encode_result(request: Request, scores: Scores, wait_ms: float) -> bytes:
-    options = request.message.options
+def _encode_result(request: Request, answer: Answer, wait_ms: float) -> bytes:
+    options, scores = request.message.options, answer.scores
     indices = rank_classes(scores.probabilities, options.top_k)
     total_ms = (time.monotonic() - request.arrived) * 1000
     infer_ms = min(request.infer_ms, total_ms - request.decode_ms)  # two batches may run at the same time
@@ -38,8 +38,15 @@ def _encode_result(request: Request, scores: Scores, wait_ms: float) -> bytes:
         infer_ms=infer_ms,
         wait_ms=wait_ms,
         logits=scores.logits.tolist() if options.wants_logits else None,
+        map=_describe_map(answer.map),
     )
-    return encode_frame(result)
+    return encode_frame(result, b"" if answer.map is None else answer.map.drawn.png)
+
+
+def _describe_map(found: ClassMap | None) -> MapAnswer | None:
+    if found is None:
+        return None
+    return MapAnswer(found.class_index, found.drawn.array.tolist(), found.drawn.box)
 
 
 def _encode_failure(request: Request, error: ServiceError, wait_ms: float) -> bytes:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from models.maps import MapCanvas, Sight
 from models.views.base import Look, Looks, ViewOutput
 from service.messages import Classify
 
@@ -16,7 +17,8 @@ class Request:
 
     Times are time.monotonic() seconds. `image` is dropped once decoded. `look` is what the policy wants now;
     `outputs` are the engine's answers to it, `missing` how many are still to come. `backlog_ms` is this
-    request's part of the predicted wait, `held_bytes` its part of the decode memory.
+    part of the predicted wait, `held_bytes` its part of the decode memory. An activation map is drawn
+    from `canvas` and `sights`, if one is asked for.
     """
 
     connection: "Connection"
@@ -32,6 +34,8 @@ class Request:
     look: Look | None = None
     outputs: list[ViewOutput | None] = field(default_factory=list)
     missing: int = 0
+    canvas: MapCanvas | None = None
+    sights: list[Sight] = field(default_factory=list)
     precision: str = "fp32"
     tta: str = ""
     size: tuple[int, int] = (0, 0)

@@ -67,6 +67,7 @@ class Frontend:
             control.send(FrontendUp(slot), end.fileno())
         self.socket.settimeout(TIMEOUT_S)
         self.loads: list[Load] = []
+        self.payloads: dict[int, bytes] = {}
         self._reader = FrameReader()
         self._answers: dict[int, Result | Failure] = {}
 
@@ -96,12 +97,13 @@ class Frontend:
         data = self.socket.recv(1 << 18)
         if not data:
             raise EOFError
-        for message, _ in self._reader.feed(data):
+        for message, payload in self._reader.feed(data):
             if isinstance(message, Load):
                 self.loads.append(message)
             elif isinstance(message, Result | Failure):
                 assert message.id not in self._answers
                 self._answers[message.id] = message
+                self.payloads[message.id] = payload
 
 
 class RunningWorker:

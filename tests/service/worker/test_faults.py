@@ -74,6 +74,9 @@ def test_image_the_engine_fails_on_fails_alone() -> None:
         pytest.param(make_image(0, side=400), CENTER, "too-large", "SERVE_MAX_PIXELS", id="too many pixels"),
         pytest.param(make_image(0), ClassifyOptions(tta="all"), "bad-request", "center", id="unknown policy"),
         pytest.param(make_image(0), ClassifyOptions(top_k=11), "bad-request", "10 classes", id="top_k"),
+        pytest.param(
+            make_image(0), ClassifyOptions(wants_map=True, map_class=10), "bad-request", "0 to 9", id="class"
+        ),
         pytest.param(make_image(0), ClassifyOptions(precision="int8"), "bad-request", "fp32", id="no int8"),
         pytest.param(
             make_image(0),

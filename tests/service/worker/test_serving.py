@@ -1,5 +1,6 @@
 """The worker's threads at work, over its real frames: answers, order, cancelling, draining, slow readers."""
 
+import io
 import threading
 import time
 from dataclasses import replace
@@ -7,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 from models.views import list_policies
 from service.board import Stage
@@ -14,7 +16,7 @@ from service.messages import Heartbeat, Result
 from service.types import ClassifyOptions
 from service.worker.serving import EXIT_ORPHANED
 from tests.service.worker.parts import CLASSES, SumEngine
-from tests.service.worker.running import CENTER, TIMEOUT_S, RunningWorker, make_image
+from tests.service.worker.running import CENTER, TIMEOUT_S, RunningWorker, encode_png, make_image
 
 ALL_LOGITS = ClassifyOptions(tta="center", top_k=CLASSES, wants_logits=True)
 
@@ -168,8 +170,15 @@ def test_drain_finishes_what_was_accepted() -> None:
     assert all(isinstance(answer, Result) for answer in answers)
 
 
-def test_worker_ends_when_the_supervisor_is_gone() -> None:
+@pytest.mark.parametrize(
+    "heard", [pytest.param(True, id="who heard all"), pytest.param(False, id="who did not")]
+)
+def test_worker_ends_when_the_supervisor_is_gone(heard: bool) -> None:
     worker = RunningWorker(SumEngine())
+    if heard:
+        assert isinstance(worker.hear(), Heartbeat)
+    else:
+        time.sleep(0.05)  # the first heartbeat comes at once
     worker.supervisor.close()
     assert worker.wait() == EXIT_ORPHANED
     worker.board.close()
@@ -217,3 +226,32 @@ def test_doubtful_image_is_looked_at_again() -> None:
         answer = frontend.receive(1)
     assert isinstance(answer, Result)
     assert sum(flat.calls) == answer.views
+
+
+def test_map_shows_where_the_class_is() -> None:
+    pixels = np.zeros((64, 96, 3), np.uint8)
+    pixels[40:56, 60:76] = 255
+    with RunningWorker(SumEngine()) as worker:
+        frontend = worker.connect()
+        frontend.send(1, encode_png(pixels), replace(CENTER, wants_map=True, map_class=3))
+        answer = frontend.receive(1)
+    assert isinstance(answer, Result)
+    assert answer.map is not None
+    left, top, right, bottom = answer.map.box
+    assert left <= 68 <= right
+    assert top <= 48 <= bottom
+    assert (right - left) * (bottom - top) < 64 * 96 / 4
+    assert answer.map.class_index == 3
+    assert max(max(row) for row in answer.map.array) == 1.0
+    assert Image.open(io.BytesIO(frontend.payloads[1])).size == (96, 64)
+
+
+def test_without_a_map_the_engine_is_not_asked_for_features() -> None:
+    engine = SumEngine()
+    with RunningWorker(engine) as worker:
+        frontend = worker.connect()
+        frontend.send(1, make_image(0))
+        answer = frontend.receive(1)
+    assert isinstance(answer, Result)
+    assert (answer.map, frontend.payloads[1]) == (None, b"")
+    assert engine.asked_features == [False]
