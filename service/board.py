@@ -51,12 +51,16 @@ class Board:
 
     def enter(self, lane: int, stage: Stage, frontend: int, id: int, deadline: float) -> None:
         """`lane` begins `stage` of that image now."""
-        entry = (stage, frontend, id, time.monotonic(), deadline)
-        _ENTRY.pack_into(self._map, lane * _ENTRY.size, *entry)
+        # The stage comes last: it makes the entry count. Not pack_into: that fills with zeros first, and a
+        # reader in between saw a deadline of 0, long passed.
+        at = lane * _ENTRY.size
+        entry = _ENTRY.pack(stage, frontend, id, time.monotonic(), deadline)
+        self._map[at + 1 : at + _ENTRY.size] = entry[1:]
+        self._map[at] = stage
 
     def leave(self, lane: int) -> None:
-        """`lane` is idle."""
-        _ENTRY.pack_into(self._map, lane * _ENTRY.size, Stage.IDLE, 0, 0, 0.0, 0.0)
+        """`lane` is idle; the rest of its entry stays as it was."""
+        self._map[lane * _ENTRY.size] = Stage.IDLE
 
     def read(self) -> list[LaneState]:
         """The busy lanes."""
