@@ -52,8 +52,12 @@ test-service: .venv-test-service/ready ## run the tests that need no torch
 	@.venv-test-service/bin/python -m pytest
 
 .PHONY: test-browser
-test-browser: .venv/ready ## look at the page in a real Chromium (apt install chromium); SCREENSHOTS=folder keeps pictures
+test-browser: .venv/ready ## look at the page in Chromium (apt install chromium); SCREENSHOTS=folder keeps pictures
 	@.venv/bin/python -m pytest tests/browser
+
+.PHONY: test-schema
+test-schema: .venv/ready ## try 10,000 made-up requests against the OpenAPI document
+	@.venv/bin/python -m tests.service.protocols.fuzz
 
 .PHONY: lint
 lint: .venv/ready ## check style, format and the laws between rooms

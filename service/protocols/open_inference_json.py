@@ -117,7 +117,10 @@ def _read_output(outputs: list[_Output], is_binary: bool) -> OutputAsked:
     for one in outputs:
         check_output(one.name)
         classification = read_classification(one.parameters.get("classification", 0))
-        asked = OutputAsked(classification, one.parameters.get("binary_data", is_binary) is True)
+        binary_data = one.parameters.get("binary_data", is_binary)
+        if not isinstance(binary_data, bool):
+            raise BadRequest("binary_data must be true or false", "binary_data")
+        asked = OutputAsked(classification, binary_data)
     return asked
 
 

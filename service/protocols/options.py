@@ -16,6 +16,7 @@ from service.types import ClassifyOptions
 MAX_TOP_K = 1000
 MAX_SCALES = 8
 MAX_SCALE_PX = 2048
+MIN_TIMEOUT_S = 0.05
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 _MODEL = re.compile(r"[A-Za-z0-9._-]{1,128}(@[0-9]{1,9})?", re.ASCII)
 _TTA = re.compile(r"[a-z0-9_]{1,32}", re.ASCII)
@@ -55,7 +56,8 @@ def parse_request_id(given: str | None) -> str:
 def parse_deadline(given: str | None, settings: Settings) -> float:
     """time.monotonic() seconds at which the caller stops waiting, from Request-Timeout in seconds or None.
 
-    Longer than SERVE_MAX_REQUEST_TIMEOUT_S is cut to it; not a positive number raises BadRequest.
+    Longer than SERVE_MAX_REQUEST_TIMEOUT_S is cut to it, and shorter than MIN_TIMEOUT_S counts as that: over
+    a network nobody has an answer sooner. Not a positive number raises BadRequest.
     """
     if given is None:
         return time.monotonic() + settings.request_timeout_s
@@ -67,7 +69,7 @@ def parse_deadline(given: str | None, settings: Settings) -> float:
         raise BadRequest(
             f"Request-Timeout is {_clip(given)!r}, it must be seconds above 0", "Request-Timeout"
         )
-    return time.monotonic() + min(timeout_s, settings.max_request_timeout_s)
+    return time.monotonic() + min(max(timeout_s, MIN_TIMEOUT_S), settings.max_request_timeout_s)
 
 
 def _clip(text: str) -> str:

@@ -69,10 +69,16 @@ def ask(page: Any, path: Path) -> None:
     page.wait_for_selector("#answer .ranks li, #problem:not([hidden])", timeout=30_000)
 
 
-def test_cat_is_called_a_cat(page: Any) -> None:
+def test_cat_is_called_a_cat_and_its_map_lies_over_it(page: Any) -> None:
     ask(page, PHOTOGRAPHS / "cat.jpg")
     assert page.locator("#answer .ranks li").first.inner_text().startswith("cat")
     assert page.locator("#answer .ranks li").count() == 5
+    page.wait_for_selector("#heat:not([hidden])")
+    picture, heat = page.locator("#picture").bounding_box(), page.locator("#heat").bounding_box()
+    assert abs(picture["width"] - heat["width"]) < 1
+    assert abs(picture["height"] - heat["height"]) < 1
+    page.locator("#slider").fill("0")
+    assert page.locator("#heat").evaluate("one => one.style.opacity") == "0"
 
 
 def test_sample_is_one_click_away(page: Any) -> None:

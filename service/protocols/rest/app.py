@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 from functools import lru_cache
+from http import HTTPStatus
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.routing import Match, Route
 
 from models.catalog import find_modules
 from service.errors import BadRequest, ServiceError
@@ -100,7 +102,12 @@ def _describe_headers() -> list[dict[str, Any]]:
 
 
 def _describe_body() -> dict[str, Any]:
-    image = {"type": "string", "format": "binary", "contentMediaType": "application/octet-stream"}
+    image = {
+        "type": "string",
+        "format": "binary",
+        "minLength": 1,
+        "contentMediaType": "application/octet-stream",
+    }
     form = {"type": "object", "required": ["img"], "properties": {"img": image}}
     return {
         "required": True,
@@ -116,11 +123,20 @@ def _describe_body() -> dict[str, Any]:
 async def _tell_error(request: Request, error: Exception) -> Response:
     exchange: Exchange = request.scope["exchange"]
     status, headers, body = encode_error(_translate(error, exchange.path), exchange)
-    if isinstance(error, HTTPException):  # such as Allow of a 405
-        headers += [(name.lower().encode(), value.encode()) for name, value in (error.headers or {}).items()]
+    if status == HTTPStatus.METHOD_NOT_ALLOWED:
+        headers.append((b"allow", ", ".join(_list_methods(request)).encode()))
     response = Response(body, status)
     response.raw_headers = headers
     return response
+
+
+def _list_methods(request: Request) -> list[str]:
+    """Of every route with this path; the framework's own answer knows of the first one alone."""
+    methods: set[str] = set()
+    for route in request.app.routes:
+        if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE:
+            methods |= route.methods or set()
+    return sorted(methods)
 
 
 def _translate(error: Exception, path: str) -> ServiceError:

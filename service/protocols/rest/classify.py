@@ -86,12 +86,15 @@ def _write(answer: Classification) -> Answer:
 
 def describe_parameters() -> list[dict[str, Any]]:
     """The query parameters for the OpenAPI document."""
-    text, flag = {"type": "string"}, {"type": "boolean", "default": False}
+    flag = {"type": "boolean", "default": False}
+    model = {"type": "string", "pattern": r"^[A-Za-z0-9._-]{1,128}(@[0-9]{1,9})?$"}
+    tta = {"type": "string", "pattern": "^[a-z0-9_]{1,32}$"}
+    scales = {"type": "string", "pattern": "^[1-9][0-9]{2}(,[1-9][0-9]{2}){0,7}$"}
     rows: list[tuple[str, dict[str, Any], str]] = [
-        ("model", text, "name or name@version; the default model where absent"),
+        ("model", model, "name or name@version; the default model where absent"),
         ("top_k", {"type": "integer", "minimum": 1, "maximum": 1000, "default": 5}, "how many classes"),
-        ("tta", text, "view policy; the card's default where absent"),
-        ("scales", text, "the paper's scales for multi_scale, such as 224,256,384"),
+        ("tta", tta, "view policy; the card's default where absent"),
+        ("scales", scales, "the paper's scales for multi_scale, such as 224,256,384"),
         ("merge", {"type": "string", "enum": ["logits", "probabilities"]}, "how views' scores are merged"),
         ("pool", {"type": "string", "enum": ["window", "global"]}, "how the dense policies pool"),
         ("map", flag, "add the activation map"),

@@ -42,6 +42,14 @@ def test_both_protocols_give_the_same_scores(service: Service) -> None:
     assert one.tta == other.tta
 
 
+def test_map_arrives_with_its_box(url: str) -> None:
+    with Client(url) as client:
+        heat = client.classify(CAT, wants_map=True).map
+    assert heat is not None
+    assert heat.png.startswith(b"\x89PNG")
+    assert 0 <= heat.box.left < heat.box.right <= 451
+
+
 def test_models_are_listed_with_their_policies(url: str) -> None:
     with Client(url) as client:
         (model,) = [model for model in client.list_models() if model.is_default]

@@ -2,10 +2,10 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel
+from pydantic import BaseModel, StrictBool
 
 from service.errors import BadRequest, NoWorker
 from service.protocols.base import ProtocolContext
@@ -36,7 +36,11 @@ from service.protocols.rest.open_inference_schemas import (
     describe_infer_body,
 )
 
-Endpoint = TypeVar("Endpoint", bound=Callable[..., Awaitable[dict[str, Any]]])
+Endpoint = Callable[[str, str], Awaitable[dict[str, Any]]]
+MODEL, VERSION = "/models/{name}", "/models/{name}/versions/{version}"
+BINARY: dict[str, Any] = {
+    "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+}
 INFER_STATUSES = (400, 404, 408, 413, 415, 422, 429, 500, 503, 504)
 # Work on a larger body leaves the event loop to others meanwhile.
 INLINE_BYTES = 1 << 18
@@ -45,7 +49,7 @@ INLINE_BYTES = 1 << 18
 class IndexRequest(BaseModel):
     """What of the repository to list."""
 
-    ready: bool = False
+    ready: StrictBool = False
 
 
 def make_router(context: ProtocolContext) -> APIRouter:
@@ -99,10 +103,16 @@ def _add_models(router: APIRouter, context: ProtocolContext) -> None:
         path: str, summary: str, model: Any, responses: tuple[int, ...] = (404,)
     ) -> Callable[[Endpoint], Endpoint]:
         def decorate(endpoint: Endpoint) -> Endpoint:
-            for prefix in ("/models/{name}", "/models/{name}/versions/{version}"):
+            async def of_any(name: str) -> dict[str, Any]:
+                return await endpoint(name, "")
+
+            async def of_one(name: str, version: str) -> dict[str, Any]:
+                return await endpoint(name, version)
+
+            for prefix, function in ((MODEL, of_any), (VERSION, of_one)):
                 router.add_api_route(
                     f"{prefix}{path}",
-                    endpoint,
+                    function,
                     methods=["GET"],
                     response_model=model,
                     responses=_errors(*responses),
@@ -118,38 +128,40 @@ def _add_models(router: APIRouter, context: ProtocolContext) -> None:
         return await _read_statistics(context, models)
 
     @add("/stats", "What was inferred since the service started", StatisticsBody)
-    async def statistics(name: str, version: str = "") -> dict[str, Any]:
+    async def statistics(name: str, version: str) -> dict[str, Any]:
         return await _read_statistics(context, [find_model(context, name, version)])
 
     @add("/config", "The model's tensors, as a configuration file says it", ConfigBody)
-    async def config(name: str, version: str = "") -> dict[str, Any]:
+    async def config(name: str, version: str) -> dict[str, Any]:
         return describe_config(find_model(context, name, version))
 
     @add("/ready", "Whether a worker of the model is up", ModelReadyBody, (404, 503))
-    async def model_ready(name: str, version: str = "") -> dict[str, Any]:
+    async def model_ready(name: str, version: str) -> dict[str, Any]:
         model = find_model(context, name, version)
         if not model.workers:
             raise NoWorker(f"no worker of {model.name}@{model.version} is up", retry_after_s=1.0)
         return {"name": model.name, "ready": True}
 
     @add("", "The model's tensors", MetadataBody)
-    async def metadata(name: str, version: str = "") -> dict[str, Any]:
+    async def metadata(name: str, version: str) -> dict[str, Any]:
         model = find_model(context, name, version)
         return describe_model(model, list_versions(context.classifier.list_models(), model.name))
 
 
 def _add_infer(router: APIRouter, context: ProtocolContext) -> None:
-    for prefix in ("/models/{name}", "/models/{name}/versions/{version}"):
+    async def infer_any(request: Request, name: str) -> Response:
+        return await _infer(context, request, name, "")
 
-        async def endpoint(request: Request, name: str, version: str = "") -> Response:
-            return await _infer(context, request, name, version)
+    async def infer_one(request: Request, name: str, version: str) -> Response:
+        return await _infer(context, request, name, version)
 
+    for prefix, function in ((MODEL, infer_any), (VERSION, infer_one)):
         router.add_api_route(
             f"{prefix}/infer",
-            endpoint,
+            function,
             methods=["POST"],
             response_model=InferResponseBody,
-            responses=_errors(*INFER_STATUSES),
+            responses={**_errors(*INFER_STATUSES), 200: BINARY},
             summary="Classify the images of one tensor",
             openapi_extra=describe_infer_body(),
         )
@@ -197,6 +209,8 @@ def _read_header_length(exchange: Exchange) -> int | None:
         return None
     if not text.isascii() or not text.isdigit() or len(text) > 10:
         raise BadRequest(f"{HEADER_LENGTH} is not a number of bytes", HEADER_LENGTH)
+    if not int(text) and (exchange.text(b"content-type") or "").startswith("application/json"):
+        raise BadRequest(f"{HEADER_LENGTH} 0 says that the body is an image, Content-Type that it is JSON")
     return int(text)
 
 

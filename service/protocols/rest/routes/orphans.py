@@ -1,6 +1,7 @@
 """Routes that clients of TorchServe, TF Serving and KServe v1 rely on: they change only the host name."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -16,10 +17,10 @@ from service.protocols.rest.exchange import Connection, Exchange
 from service.protocols.rest.intake import limit_base64, limit_raw, read_inflated
 from service.protocols.rest.multipart import find_boundary, split_parts
 from service.protocols.rest.open_inference_schemas import ErrorBody
-from service.types import ClassifyOptions
+from service.types import Classification, ClassifyOptions
 
 STATUSES = (400, 404, 408, 413, 415, 422, 429, 500, 503, 504)
-IMAGE: dict[str, Any] = {"type": "string", "format": "binary"}
+IMAGE: dict[str, Any] = {"type": "string", "format": "binary", "minLength": 1}
 
 
 class TorchServeError(BaseModel):
@@ -47,24 +48,38 @@ class PredictBody(BaseModel):
 def make_router(context: ProtocolContext) -> APIRouter:
     """The routes."""
     router = APIRouter(tags=["other servers' clients"])
-    for path in ("/predictions/{name}", "/predictions/{name}/{version}"):
+    predictions, predict = _make_predictions(context), _make_predict(context)
+
+    async def predictions_any(request: Request, name: str) -> dict[str, float]:
+        return await predictions(request, name)
+
+    async def predictions_one(request: Request, name: str, version: str) -> dict[str, float]:
+        return await predictions(request, f"{name}@{version.removesuffix('.0')}")  # they write 1.0
+
+    async def predict_any(request: Request, name: str) -> dict[str, Any]:
+        return await predict(request, name)
+
+    async def predict_one(request: Request, name: str, version: str) -> dict[str, Any]:
+        return await predict(request, f"{name}@{version}")
+
+    for path, function in (("", predictions_any), ("/{version}", predictions_one)):
         for method in ("POST", "PUT"):  # `curl -T cat.jpg` puts
             router.add_api_route(
-                path,
-                _make_predictions(context),
+                f"/predictions/{{name}}{path}",
+                function,
                 methods=[method],
-                operation_id=f"{method.lower()}_predictions{'_version' if 'version' in path else ''}",
+                operation_id=f"{method.lower()}_predictions{'_version' if path else ''}",
                 response_model=dict[str, float],
                 responses={status: {"model": TorchServeError} for status in STATUSES},
                 summary="TorchServe's predictions: label -> probability",
                 openapi_extra={"requestBody": _describe_image()},
             )
-    for path in ("/v1/models/{name}:predict", "/v1/models/{name}/versions/{version}:predict"):
+    for path, answer in (("", predict_any), ("/versions/{version}", predict_one)):
         router.add_api_route(
-            path,
-            _make_predict(context),
+            f"/v1/models/{{name}}{path}:predict",
+            answer,
             methods=["POST"],
-            operation_id=f"predict{'_version' if 'version' in path else ''}",
+            operation_id=f"predict{'_version' if path else ''}",
             response_model=PredictBody,
             responses={status: {"model": ErrorBody} for status in STATUSES},
             summary="TF Serving's and KServe v1's predict",
@@ -73,14 +88,14 @@ def make_router(context: ProtocolContext) -> APIRouter:
     return router
 
 
-def _make_predictions(context: ProtocolContext) -> Any:
-    async def predictions(request: Request, name: str, version: str = "") -> dict[str, float]:
+def _make_predictions(context: ProtocolContext) -> Callable[[Request, str], Awaitable[dict[str, float]]]:
+    async def predictions(request: Request, model: str) -> dict[str, float]:
         exchange: Exchange = request.scope["exchange"]
-        exchange.model = _name(name, version)
+        exchange.model = model
         deadline = parse_deadline(exchange.text(b"request-timeout"), context.settings)
         with context.classifier.reserve(0) as lease:
             body = await read_inflated(request, lease, limit_raw(context.settings.max_image_bytes), deadline)
-            options = ClassifyOptions(model=exchange.model, top_k=TORCHSERVE_TOP_K)
+            options = ClassifyOptions(model=model, top_k=TORCHSERVE_TOP_K)
             image = _read_image(body, exchange)
             [answer] = await _classify(context, request, [image], options, deadline)
         return name_labels(answer.predictions)
@@ -88,21 +103,21 @@ def _make_predictions(context: ProtocolContext) -> Any:
     return predictions
 
 
-def _make_predict(context: ProtocolContext) -> Any:
-    async def predict(request: Request, name: str, version: str = "") -> dict[str, Any]:
+def _make_predict(context: ProtocolContext) -> Callable[[Request, str], Awaitable[dict[str, Any]]]:
+    async def predict(request: Request, model: str) -> dict[str, Any]:
         exchange: Exchange = request.scope["exchange"]
-        exchange.model = _name(name, version)
+        exchange.model = model
         deadline = parse_deadline(exchange.text(b"request-timeout"), context.settings)
         with context.classifier.reserve(0) as lease:
             limit_bytes = limit_base64(context.settings.max_image_bytes)
             body = await read_inflated(request, lease, limit_bytes, deadline)
-            model = context.classifier.find_model(exchange.model)
-            if model.card is None:
-                raise UnknownModel(f"no version of {name[:80]!r} is served")
-            classes = len(model.card.labels)
+            card = context.classifier.find_model(model).card
+            if card is None:
+                raise UnknownModel(f"no version of {model[:80]!r} is served")
+            classes = len(card.labels)
             images = await asyncio.to_thread(parse_instances, body)
             del body  # from here the images are held once
-            options = ClassifyOptions(model=exchange.model, top_k=classes)
+            options = ClassifyOptions(model=model, top_k=classes)
             answers = await _classify(context, request, images, options, deadline)
         return {"predictions": [describe_prediction(one, classes) for one in answers]}
 
@@ -111,7 +126,7 @@ def _make_predict(context: ProtocolContext) -> Any:
 
 async def _classify(
     context: ProtocolContext, request: Request, images: list[bytes], options: ClassifyOptions, deadline: float
-) -> Any:
+) -> list[Classification]:
     exchange: Exchange = request.scope["exchange"]
     connection: Connection = request.scope["connection"]
     connection.cancel_when_lost(asyncio.current_task())
@@ -119,11 +134,6 @@ async def _classify(
     answers = await classify_many(context, many)
     connection.cancel_when_lost(None)
     return answers
-
-
-def _name(name: str, version: str) -> str:
-    # TorchServe's clients write versions as 1.0.
-    return f"{name}@{version.removesuffix('.0')}" if version else name
 
 
 def _read_image(body: bytes, exchange: Exchange) -> bytes:
@@ -149,7 +159,7 @@ def _describe_image() -> dict[str, Any]:
 
 
 def _describe_instances() -> dict[str, Any]:
-    encoded = {"type": "string", "contentEncoding": "base64"}
+    encoded = {"type": "string", "contentEncoding": "base64", "minLength": 4}
     instance = {"type": "object", "required": ["b64"], "properties": {"b64": encoded}}
     schema = {
         "type": "object",
