@@ -43,7 +43,7 @@ def run(control: ControlChannel) -> int:
 def _limits(start: StartWorker, settings: Settings) -> Limits:
     return Limits(
         lanes=start.threads,
-        batches=start.threads if start.device == CPU else 1,
+        batches=start.threads if start.device == CPU else 2,  # one is copied while one computes
         batch_budget_ms=settings.batch_budget_ms,
         bulk_slice_ms=settings.bulk_slice_ms,
         max_decode_bytes=settings.max_decode_bytes,

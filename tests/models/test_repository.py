@@ -1,6 +1,7 @@
 """The repository: names, defaults, directories, atomic writing, and every way a version can be bad."""
 
 import json
+import resource
 from collections.abc import Callable
 from dataclasses import replace
 from hashlib import sha256
@@ -102,6 +103,18 @@ def test_refused_version_leaves_nothing_behind(version: ModelVersion, tmp_path: 
     with pytest.raises(BadVersion):
         write_version(tmp_path / "new", version.card, {WEIGHTS: b"no weights", GRAPH: b"no graph"})
     assert list((tmp_path / "new" / "small").iterdir()) == []
+
+
+def test_disk_that_fills_up_leaves_nothing_behind(version: ModelVersion, tmp_path: Path) -> None:
+    """A limit on file sizes fails a write half-way, as a full disk does."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, hard))  # the weights have 1.1 MB
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            copy_version(version, tmp_path / "full")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list((tmp_path / "full" / "small").iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["", "..", "Upper", "a/b", ".hidden", "x" * 65])

@@ -12,7 +12,8 @@ No GPU was at hand when this was written: it has been read and type-checked, not
 `python -m models.engines.torch.exercise VERSION` runs all of it.
 """
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from queue import SimpleQueue
@@ -28,7 +29,10 @@ from models.engines.torch import ServingForm, check_views
 
 BUCKETS = (1, 8, 32, 64)  # each is compiled at load; a batch between two is padded to the larger
 LANES = 2  # one batch computes while the other is copied
+Outputs = tuple[Tensor, Tensor]  # logits float32 [N, K], features float32 [N, C, h, w]
 WARM_RUNS = 3  # torch asks for a few runs on a side stream before capture
+
+log = logging.getLogger("engine")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,7 @@ class CudaEngine:
         self._device = device
         self._computing = Lock()
         self._lanes: SimpleQueue[_Lane] = SimpleQueue()
+        torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32: TF32 rounds to ten bits
         with translated_errors(), torch.cuda.device(device), torch.inference_mode():
             self._form = form.to(device)
             self._compute = _open_stream(device)
@@ -128,22 +133,44 @@ class CudaEngine:
 def _capture_buckets(
     form: ServingForm, stream: torch.cuda.Stream, crop_px: int, sizes: tuple[int, ...]
 ) -> list[_Bucket]:
-    """The largest first, so that all share the memory it needed; returned smallest first."""
-    compiled = torch.compile(form, dynamic=False)
-    pool = torch.cuda.graph_pool_handle()
+    """The largest first, so that all share the memory it needed; returned smallest first.
+
+    The fastest algorithms are searched for here alone: while serving, new shapes must not wait for that.
+    """
     captured = []
-    for size in sorted(sizes, reverse=True):
-        views = torch.zeros((size, crop_px, crop_px, 3), dtype=torch.uint8, device=stream.device)
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(WARM_RUNS):
-                compiled(views)
-        stream.synchronize()
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=pool, stream=stream):
-            logits, features = compiled(views)
-        captured.append(_Bucket(size, graph, views, logits, features))
+    pool = torch.cuda.graph_pool_handle()
+    compiled = _compile(form, stream, crop_px)
+    with torch.backends.cudnn.flags(benchmark=True, allow_tf32=False):
+        for size in sorted(sizes, reverse=True):
+            views = torch.zeros((size, crop_px, crop_px, 3), dtype=torch.uint8, device=stream.device)
+            _warm_up(compiled, views, stream)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, pool=pool, stream=stream):
+                logits, features = compiled(views)
+            captured.append(_Bucket(size, graph, views, logits, features))
     return captured[::-1]
+
+
+def _compile(form: ServingForm, stream: torch.cuda.Stream, crop_px: int) -> Callable[[Tensor], Outputs]:
+    """`form` compiled; as it is where the machine cannot compile, for want of a C compiler for instance."""
+    compiled: Callable[[Tensor], Outputs] = torch.compile(form, dynamic=False)
+    views = torch.zeros((1, crop_px, crop_px, 3), dtype=torch.uint8, device=stream.device)
+    try:
+        _warm_up(compiled, views, stream)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception:  # the compiler's errors have no common base
+        log.warning("torch.compile failed; the network runs uncompiled, and slower", exc_info=True)
+        return form
+    return compiled
+
+
+def _warm_up(run: Callable[[Tensor], Outputs], views: Tensor, stream: torch.cuda.Stream) -> None:
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(WARM_RUNS):
+            run(views)
+    stream.synchronize()
 
 
 def _open_stream(device: torch.device) -> torch.cuda.Stream:
