@@ -1,0 +1,73 @@
+"""docs/api.md: every block of shell and Python is run on a live service, and its tables are the code's."""
+
+import importlib.util
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from service.protocols.options import PARAMETER_NAMES
+from service.protocols.status import STATUS
+from tests.serving import Service, run_service
+
+ROOT = Path(__file__).resolve().parent.parent
+TEXT = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(sh|python)\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+RUNNABLE = [
+    pytest.param(language, block, id=f"{language} {number}")
+    for number, (language, block) in enumerate(BLOCKS)
+    if "grpcurl" not in block
+]
+# curl that fails where the server says an error.
+STRICT_CURL = (
+    'set -euo pipefail\ncurl() { command curl --fail-with-body --silent --show-error "$@"; echo; }\n'
+)
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    with run_service(jobs_dir=tmp_path_factory.mktemp("jobs")) as running:
+        yield running
+
+
+def make_command(language: str, block: str) -> list[str]:
+    if language == "python":
+        return [sys.executable, "-c", block]
+    is_strict = "# answers 4" not in block
+    return ["bash", "-c", (STRICT_CURL if is_strict else "") + block]
+
+
+@pytest.mark.parametrize(("language", "block"), RUNNABLE)
+def test_an_example_works(service: Service, language: str, block: str) -> None:
+    if "tritonclient" in block and importlib.util.find_spec("tritonclient") is None:
+        pytest.skip("tritonclient is not installed")
+    if language == "sh" and shutil.which("curl") is None:
+        pytest.skip("curl is not installed")
+    http = service.http.removeprefix("http://")
+    command = make_command(
+        language, block.replace("localhost:8080", http).replace("localhost:8081", service.grpc)
+    )
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-3000:]
+    assert done.stdout
+
+
+def test_every_protocol_has_examples() -> None:
+    examples = "".join(block for _, block in BLOCKS)
+    for word in ("curl ", "service.client", "tritonclient.http", "tritonclient.grpc", "grpcurl", "grpc://"):
+        assert word in examples
+
+
+def test_the_table_of_errors_is_the_codes() -> None:
+    rows = [f"| `{slug}` | {one.http} | {one.grpc} | {one.title} |" for slug, one in sorted(STATUS.items())]
+    found = [line for line in TEXT.splitlines() if re.match(r"^\| `[a-z-]+` \| \d{3} \|", line)]
+    assert found == rows, "the table in docs/api.md must be these lines:\n" + "\n".join(rows)
+
+
+def test_the_table_of_options_has_every_option() -> None:
+    table = TEXT[TEXT.index("### Options") : TEXT.index("### Headers")]
+    assert tuple(re.findall(r"^\| `([a-z_]+)` \|", table, re.MULTILINE)) == PARAMETER_NAMES
