@@ -17,6 +17,7 @@ def run_service(settings: Settings) -> int:
     """The supervisor's process, from settings to exit code; raises BadSettings."""
     from models.repository import ModelRepository
     from service.devices import list_devices
+    from service.jobs.sources import parse_roots
     from service.listening import open_listeners
     from service.logs import set_up_logs
     from service.rollout import Rollout
@@ -26,6 +27,7 @@ def run_service(settings: Settings) -> int:
     devices = list_devices(settings)
     directories = [Path(one).absolute() for one in settings.model_repository.split(":") if one]
     rollout = Rollout(ModelRepository(directories), settings)
+    parse_roots(settings.batch_roots)  # a frontend would find the mistake too late
     if not rollout.choose():
         raise BadSettings(
             f"SERVE_MODEL_REPOSITORY={settings.model_repository}: no model version to serve is there; "

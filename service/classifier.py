@@ -192,7 +192,7 @@ class Classifier:
         except Overloaded:
             self._metrics.pressure.count_rejected(flight.model.name, "wait")
             raise
-        if self._settings.degrade:
+        if self._settings.degrade and flight.options.priority != "bulk":  # a batch can wait instead
             used = choose_policy(flight.asked, link.cost_ms, wait_ms, limit_ms)
             if used != flight.asked:
                 flight.options = replace(flight.options, tta=used, scales=None, merge=None, pool=None)

@@ -93,7 +93,8 @@ class WorkerLink:
         id = next(self._ids)
         answer: asyncio.Future[Answer] = self._loop.create_future()
         self._waiting[id] = answer
-        self._sent_since_ms += self.cost_ms.get(options.tta or "", self.cost_ms.get("center", 0.0))
+        if options.priority != "bulk":  # bulk work gives way, so nobody waits for it
+            self._sent_since_ms += self.cost_ms.get(options.tta or "", self.cost_ms.get("center", 0.0))
         message = Classify(id, request.request_id, request.deadline, options, is_suspect)
         self._send(encode_head(message, len(request.image)), request.image)
         timer = self._loop.call_later(left_s, self._expire, id)
