@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Generator
+from collections.abc import AsyncIterator, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,14 +36,19 @@ async def read_items(folder: Path, first: int = 0) -> AsyncIterator[LoadedItem]:
         chunks.close()
 
 
+def iterate_items(folder: Path, first: int = 0) -> Iterator[tuple[int, Item]]:
+    """Number and line of every item from `first` on."""
+    with (folder / ITEMS).open("rb") as lines:
+        for index, line in enumerate(lines):
+            if index >= first:
+                yield index, item_decoder.decode(line)
+
+
 def _read_chunks(folder: Path, first: int) -> Generator[list[LoadedItem], None, None]:
     chunk: list[LoadedItem] = []
     held_bytes = 0
-    with (folder / ITEMS).open("rb") as lines, (folder / IMAGES).open("rb") as images:
-        for index, line in enumerate(lines):
-            if index < first:
-                continue
-            item = item_decoder.decode(line)
+    with (folder / IMAGES).open("rb") as images:
+        for index, item in iterate_items(folder, first):
             image = os.pread(images.fileno(), item.size, item.offset) if item.size else b""
             chunk.append(LoadedItem(index, item, image))
             held_bytes += len(image)

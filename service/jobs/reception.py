@@ -1,6 +1,7 @@
 """Receives the body of a batch into a folder of its own, while it arrives."""
 
 import asyncio
+import io
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -10,7 +11,8 @@ from pathlib import Path
 from service.errors import TooLarge
 from service.jobs.body import BodyPipe
 from service.jobs.folder import JobFolder
-from service.jobs.reading.formats import spool_body
+from service.jobs.reading.formats import SNIFFED_BYTES, spool_body
+from service.jobs.reading.members import CHUNK_BYTES
 from service.jobs.spool import Spool, SpoolLimits
 from service.jobs.storage import Storage
 
@@ -79,7 +81,8 @@ class Reception:
     ) -> Received:
         spool = Spool(folder.path, self._limits, storage.check_room)
         try:
-            spool_body(pipe, spool, content_type)
+            head = pipe.peek(SNIFFED_BYTES)
+            spool_body(head, io.BufferedReader(pipe, CHUNK_BYTES), spool, content_type)
             digest = spool.finish(durable=durable)
             return Received(folder, spool.count, spool.size_bytes, digest)
         finally:

@@ -1,10 +1,9 @@
 """Which reader a body gets: its Content-Type says multipart, everything else is told by its first bytes."""
 
-import io
+from collections.abc import Callable
+from typing import BinaryIO
 
 from service.errors import BadRequest
-from service.jobs.body import BodyPipe
-from service.jobs.reading.members import CHUNK_BYTES
 from service.jobs.reading.multipart import spool_multipart
 from service.jobs.reading.ndjson import spool_ndjson
 from service.jobs.reading.tars import is_tar, spool_tar, spool_tar_gz
@@ -15,21 +14,32 @@ SNIFFED_BYTES = 512
 EXPECTED = "multipart/form-data with img parts, a zip, a tar, a tar.gz, or lines of JSON with id and b64"
 
 
-def spool_body(pipe: BodyPipe, spool: Spool, content_type: str) -> None:
-    """Read a whole body into the spool; raises BadRequest, TooLarge, StorageFull, BodyLost."""
-    head = pipe.peek(SNIFFED_BYTES)
-    body = io.BufferedReader(pipe, CHUNK_BYTES)
+def spool_body(head: bytes, body: BinaryIO, spool: Spool, content_type: str) -> None:
+    """Read a whole body into the spool; `head` is what its first SNIFFED_BYTES will be.
+
+    Raises BadRequest, TooLarge, StorageFull, and what reading `body` raises.
+    """
     if content_type.lower().startswith("multipart/form-data"):
         spool_multipart(body, spool, content_type)
-    elif head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
-        spool_zip(body, spool)
-    elif head.startswith(b"\x1f\x8b"):
-        spool_tar_gz(body, spool)
-    elif is_tar(head):
-        spool_tar(body, spool)
-    elif head.lstrip().startswith(b"{"):
-        spool_ndjson(body, spool)
     else:
-        raise BadRequest(f"the body is not a batch; send {EXPECTED}")
+        read = _find_reader(head)
+        if read is None:
+            raise BadRequest(f"the body is not a batch; send {EXPECTED}")
+        read(body, spool)
     if not spool.count:
         raise BadRequest("the batch holds no image")
+
+
+def is_batch(head: bytes) -> bool:
+    """Whether a file that begins so holds many images."""
+    return _find_reader(head) is not None
+
+
+def _find_reader(head: bytes) -> Callable[[BinaryIO, Spool], None] | None:
+    if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
+        return spool_zip
+    if head.startswith(b"\x1f\x8b"):
+        return spool_tar_gz
+    if is_tar(head):
+        return spool_tar
+    return spool_ndjson if head.lstrip().startswith(b"{") else None

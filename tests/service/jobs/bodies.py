@@ -8,7 +8,7 @@ from pathlib import Path
 
 from service.jobs.body import BodyPipe
 from service.jobs.items import Item
-from service.jobs.reading.formats import spool_body
+from service.jobs.reading.formats import SNIFFED_BYTES, spool_body
 from service.jobs.spool import IMAGES, ITEMS, Spool, SpoolLimits, item_decoder
 
 LIMITS = SpoolLimits(max_batch_bytes=64 << 20, max_items=1_000, max_image_bytes=1 << 20)
@@ -40,7 +40,11 @@ def digest_body(
 
     async def run() -> str:
         pipe, spool = BodyPipe(), Spool(folder, limits, lambda _: None)
-        parsing = asyncio.ensure_future(asyncio.to_thread(spool_body, pipe, spool, content_type))
+
+        def parse() -> None:
+            spool_body(pipe.peek(SNIFFED_BYTES), io.BufferedReader(pipe), spool, content_type)
+
+        parsing = asyncio.ensure_future(asyncio.to_thread(parse))
         parsing.add_done_callback(lambda _: pipe.abandon())
         for start in range(0, len(body), piece_bytes):
             await pipe.feed(body[start : start + piece_bytes])
