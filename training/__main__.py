@@ -16,12 +16,14 @@ from training.distributed import open_ranks
 from training.errors import DataMissing, TrainingError
 from training.evaluate import evaluate_version, format_table, record_metrics
 from training.export import export_run
+from training.finetune import Finetune, finetune, name_after
 from training.progress import SilentObserver, TerminalObserver
 from training.recipe import list_recipes, load_recipe, parse_recipe
 from training.splits import open_splits, open_test_split
 from training.state import load_state
 from training.train import train, use_threads
 
+ZOO = Path("models/zoo")
 EXPECTED = (
     TrainingError,
     CannotExport,
@@ -66,7 +68,7 @@ def export_command(
     """Turn a run's best checkpoint into a model version: fitted, measured, with int8 beside fp32."""
     use_threads(threads)
     recipe = parse_recipe(load_state(run / "best.pt").recipe)
-    exported = export_run(run, name, repository, open_splits(recipe, data), typer.echo)
+    exported = export_run(run, name, repository, open_splits(recipe, data, typer.echo), typer.echo)
     typer.echo(format_table(exported.rows))
     typer.echo(f"{exported.version.reference} in {exported.version.path}")
 
@@ -75,7 +77,7 @@ def export_command(
 def evaluate_command(
     model: Annotated[str, typer.Argument(help="name or name@version")],
     data: DataOption = Path("data"),
-    repository: Annotated[Path, typer.Option(help="where the model is")] = Path("models/zoo"),
+    repository: Annotated[Path, typer.Option(help="where the model is")] = ZOO,
     precision: Annotated[str, typer.Option(help="fp32 or int8")] = "fp32",
     to: Annotated[Path | None, typer.Option(help="write a version with these errors in its card")] = None,
 ) -> None:
@@ -86,6 +88,26 @@ def evaluate_command(
     if to is not None:
         written = record_metrics(version, rows, to)
         typer.echo(f"{written.reference} in {written.path}")
+
+
+@app.command("finetune")
+def finetune_command(
+    *,
+    data: Annotated[Path, typer.Option(help="your pictures: one folder for each class")],
+    start: Annotated[str, typer.Option("--from", help="the model to begin with, name or name@version")],
+    repository: Annotated[Path, typer.Option("--to", help="the repository the service reads")],
+    name: Annotated[str | None, typer.Option(help="the new model's name; the folder's unless given")] = None,
+    zoo: Annotated[list[Path] | None, typer.Option(help="where the model to begin with is")] = None,
+    overrides: Annotated[list[str] | None, typer.Option("--set", help="section.key=value")] = None,
+) -> None:
+    """Teach a trained network your own classes and write a model version that the service picks up."""
+    chosen = name or name_after(data)
+    begun = ModelRepository([*(zoo or [ZOO]), repository]).find(start)
+    asked = Finetune(data, begun, chosen, Path("runs/finetune") / chosen, repository, tuple(overrides or ()))
+    with open_ranks() as ranks:
+        exported = finetune(asked, ranks, TerminalObserver())
+    typer.echo(format_table(exported.rows))
+    typer.echo(f"{exported.version.reference} in {exported.version.path}")
 
 
 @app.command("fetch")

@@ -17,6 +17,7 @@ from training.viewing import POOLS, Record
 BINS = 15
 RULES: tuple[MergeRule, ...] = ("probabilities", "logits")
 TEMPERATURES = (0.25, 4.0)
+FEW_IMAGES = 100  # too few to let a temperature below 1 make probabilities more certain than training did
 ADAPTIVE_LOSS = 0.1  # points that adaptive may lose against ten_crop
 ADAPTIVE_VIEWS = 2.0  # views an image it may cost
 GOLDEN = (math.sqrt(5) - 1) / 2
@@ -61,7 +62,8 @@ def fit_temperature(logits: NDArray[np.float32], rule: MergeRule, targets: Targe
     def loss(log_temperature: float) -> float:
         return likelihood_loss(merge_views(logits, rule, math.exp(log_temperature)), targets)
 
-    return round(math.exp(_minimise(loss, math.log(TEMPERATURES[0]), math.log(TEMPERATURES[1]))), 4)
+    lowest = 1.0 if len(targets) < FEW_IMAGES else TEMPERATURES[0]
+    return round(math.exp(_minimise(loss, math.log(lowest), math.log(TEMPERATURES[1]))), 4)
 
 
 def fit_policy(record: Record, targets: Targets) -> PolicyCard:

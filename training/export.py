@@ -8,7 +8,6 @@ import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from itertools import islice
 from pathlib import Path
 
 from models.card import Metric, ModelCard, Preprocess, Provenance
@@ -19,7 +18,7 @@ from models.engines.onnx import OnnxEngine
 from models.networks import find_architecture
 from models.networks.architecture import Network
 from models.preprocess import cut_views, plan_center
-from models.repository import ModelVersion, write_version
+from models.repository import ModelVersion, read_version, write_version
 from training.data.served import Pixels, ServedImages
 from training.evaluate import (
     FIRST,
@@ -109,6 +108,8 @@ def describe_provenance(run: Path, state: TrainState, recipe: Recipe, splits: Sp
     end = max((float(line.get("elapsed_s") or 0) for line in lines), default=0.0)
     epochs = recipe.steps(splits.trained_images) * recipe.optimizer.batch / splits.trained_images
     numerics = f"{recipe.run.precision}, torch {start.get('torch')}"
+    if recipe.start is not None:
+        numerics += f"; begun from {read_version(Path(recipe.start)).reference}"
     chosen = f", {len(splits.validation.targets):,} others chose" if splits.validation else ""
     return Provenance(
         kind="trained",
@@ -134,9 +135,9 @@ def restore_network(state: TrainState, recipe: Recipe) -> Network:
 def quantise(network: Network, card: ModelCard, splits: Splits, scratch: Path) -> ModelVersion:
     """fp32 and int8 graphs of `network` in the scratch repository."""
     chosen = splits.validation or splits.training
-    golden = list(center_views(islice(chosen, GOLDEN_VIEWS), card.preprocess))
+    golden = list(center_views(chosen.sample(GOLDEN_VIEWS), card.preprocess))
     plain = export_version(network, card, scratch, golden)
-    ranges = list(center_views(islice(splits.training, CALIBRATION_VIEWS), card.preprocess))
+    ranges = list(center_views(splits.training.sample(CALIBRATION_VIEWS), card.preprocess))
     return quantize_version(plain, ranges, scratch)
 
 

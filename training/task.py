@@ -15,6 +15,7 @@ from torch import Tensor
 
 from models.card import Preprocess
 from models.networks import find_architecture
+from models.repository import read_version
 from training.data.arrays import LabelledImages, split_validation
 from training.data.cifar10 import load_cifar10
 from training.data.folder import CenterCut, FolderSource, RandomCut
@@ -83,8 +84,11 @@ def list_files(recipe: Recipe, data_root: Path) -> Listings:
 def preprocess_of(recipe: Recipe) -> Preprocess:
     """How images are prepared for measuring and serving: the family's way, at the recipe's native size.
 
+    A run begun from a model version prepares them as that does.
     Mean and deviation are those of the statistics, not those here.
     """
+    if recipe.start is not None:
+        return read_version(Path(recipe.start)).card.preprocess
     usual = find_architecture(recipe.network).preprocess
     native = recipe.data.native_px
     if native is None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.training.making import Quiet, write_cifar10, write_imagenet
+from tests.training.making import Quiet, write_cifar10, write_imagenet, write_photos
 from training.distributed import Ranks
 from training.journal import read_journal
 from training.recipe import list_recipes, load_recipe
@@ -28,20 +28,26 @@ IMAGENET = (
     "augment.shorter_side_px=[32, 60]",
     "run.workers=0",
 )
+FINETUNE = ("run.workers=0", "run.early_stop=100")
+FAMILIES = {"cifar10": CIFAR, "imagenet": IMAGENET, "finetune": FINETUNE}
 
 
 @pytest.fixture(scope="module")
 def roots(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("data")
-    return {"cifar10": write_cifar10(folder / "c"), "imagenet": write_imagenet(folder / "i")}
+    return {
+        "cifar10": write_cifar10(folder / "c"),
+        "imagenet": write_imagenet(folder / "i"),
+        "finetune": write_photos(folder / "f"),
+    }
 
 
 @pytest.mark.parametrize("name", list_recipes())
 def test_it_takes_twenty_steps(name: str, roots: dict[str, Path], tmp_path: Path) -> None:
     family = name.partition("/")[0]
-    overrides = [*SMALL, *(CIFAR if family == "cifar10" else IMAGENET)]
+    overrides = [*SMALL, *FAMILIES[family]]
     if load_recipe(name).schedule.epochs is not None:
-        overrides[0] = f"schedule.epochs={20 * 2 / 100}"  # 20 steps of 2 of 100 images
+        overrides[0] = f"schedule.epochs={20 * 2 / (100 if family == 'cifar10' else 18)}"  # of 2 images
     best = train(load_recipe(name, overrides), roots[family], tmp_path, Ranks(torch.device("cpu")), Quiet())
     state = load_state(best)
     assert state.step == 20

@@ -10,12 +10,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from models.decode import DecodeLimits, ImageError, decode_image
+from models.decode import ImageError, decode_image
 from training.data.listing import Listing
-from training.data.served import Pixels
+from training.data.served import OWN_FILES, Pixels
 from training.errors import DataMissing
 
-LIMITS = DecodeLimits(max_bytes=200_000_000, max_pixels=200_000_000)  # the owner's own files
 BATCH = 100  # images measured at a time
 PREFETCH = 4  # batches a worker keeps ready
 
@@ -72,7 +71,7 @@ class _Files(Dataset[tuple[Pixels | None, int, tuple[Path, ...]]]):
             found = (index + offset) % len(self._listing)
             path = self._listing.paths[found]
             try:
-                pixels = decode_image(path.read_bytes(), LIMITS).pixels
+                pixels = decode_image(path.read_bytes(), OWN_FILES).pixels
             except ImageError:
                 broken.append(path)
                 if not self._is_replacing:

@@ -1,18 +1,22 @@
 """Images as the service would see them: encoded, decoded by models.decode, upright uint8 [H, W, 3]."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from models.decode import DecodeLimits, decode_image
+from models.decode import DecodeLimits, ImageError, decode_image
 from training.data.arrays import LabelledImages
+from training.data.listing import Listing
+from training.errors import DataMissing
 
 Pixels = NDArray[np.uint8]
+OWN_FILES = DecodeLimits(max_bytes=200_000_000, max_pixels=200_000_000)  # one's own, not a stranger's
 
 
 class ServedImages(Protocol):
@@ -29,6 +33,10 @@ class ServedImages(Protocol):
         ...
 
     def __iter__(self) -> Iterator[Pixels]: ...
+
+    def sample(self, count: int) -> Iterator[Pixels]:
+        """At most `count` of the images, evenly over the set."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +55,59 @@ class ServedArray:
 
     def __iter__(self) -> Iterator[Pixels]:
         return (decode_image(encode_png(image), DecodeLimits()).pixels for image in self.data.images)
+
+    def sample(self, count: int) -> Iterator[Pixels]:
+        return iter(ServedArray(self.data.pick(spread(len(self.targets), count))))
+
+
+@dataclass(frozen=True, slots=True)
+class ServedFiles:
+    """Image files, decoded one after the other; raises DataMissing for a broken one."""
+
+    listing: Listing
+
+    @property
+    def targets(self) -> NDArray[np.int64]:
+        return self.listing.targets
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return self.listing.labels
+
+    def __iter__(self) -> Iterator[Pixels]:
+        for path in self.listing.paths:
+            try:
+                yield decode_image(path.read_bytes(), OWN_FILES).pixels
+            except ImageError as err:
+                raise DataMissing(f"{path} cannot be decoded; remove it") from err
+
+    def sample(self, count: int) -> Iterator[Pixels]:
+        chosen = self.listing.pick(spread(len(self.listing), count))
+        readable = np.flatnonzero([is_readable(path) for path in chosen.paths])
+        return iter(ServedFiles(chosen.pick(readable)))
+
+
+def spread(images: int, count: int) -> NDArray[np.int64]:
+    """At most `count` indices, evenly over `images`."""
+    return np.unique(np.linspace(0, images - 1, min(count, images)).astype(np.int64))
+
+
+def leave_out_broken(listing: Listing, say: Callable[[str], None]) -> Listing:
+    """The images that can be decoded; the others are named."""
+    readable = [is_readable(path) for path in listing.paths]
+    for path, is_kept in zip(listing.paths, readable, strict=True):
+        if not is_kept:
+            say(f"skipped {path}: it cannot be decoded")
+    return listing.pick(np.flatnonzero(readable))
+
+
+def is_readable(path: Path) -> bool:
+    """Whether the service's decoder takes this file."""
+    try:
+        decode_image(path.read_bytes(), OWN_FILES)
+    except ImageError:
+        return False
+    return True
 
 
 def encode_png(image: Pixels) -> bytes:
