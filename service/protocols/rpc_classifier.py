@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any
 
 from service.errors import Draining, ServiceError, TooLarge
 from service.pb import classifier_pb2 as pb
@@ -35,7 +36,7 @@ class ClassifierServicer(pb_grpc.ClassifierServicer):
         """One image."""
 
         async def work(call: Call) -> pb.ClassifyResponse:
-            return await self._classify(call, call.request_id, request, 0.0)
+            return await self._classify(self._read(call, call.request_id, request), 0.0)
 
         return await self._calls.answer(f"/{NAME}/Classify", context, work)
 
@@ -47,8 +48,10 @@ class ClassifierServicer(pb_grpc.ClassifierServicer):
         async def work(call: Call) -> None:
             window = Window(STREAM_WINDOW, int(STREAM_SHARE * self._settings.max_inflight_bytes))
 
-            async def answer(index: int, item: pb.ClassifyStreamRequest) -> pb.ClassifyStreamResponse:
-                return await self._answer_item(call, index, item)
+            def answer(
+                index: int, item: pb.ClassifyStreamRequest
+            ) -> Coroutine[Any, Any, pb.ClassifyStreamResponse]:
+                return self._answer_item(call, index, item)
 
             async def tell(message: pb.ClassifyStreamResponse) -> None:
                 try:
@@ -78,29 +81,29 @@ class ClassifierServicer(pb_grpc.ClassifierServicer):
         if self._classifier.is_draining:
             raise Draining("this server is stopping, send the rest to another one", retry_after_s=1.0)
         try:
-            patience_s = self._settings.request_timeout_s
-            message.response.CopyFrom(await self._classify(call, request_id, item.request, patience_s))
+            asked = self._read(call, request_id, item.request)
+            del item  # its image is in `asked` now, and waits there once
+            message.response.CopyFrom(await self._classify(asked, self._settings.request_timeout_s))
         except Draining:
             raise  # ends the stream: another server answers the rest
         except ServiceError as error:
             message.error.CopyFrom(write_error(error))
         return message
 
-    async def _classify(
-        self, call: Call, request_id: str, request: pb.ClassifyRequest, patience_s: float
-    ) -> pb.ClassifyResponse:
+    def _read(self, call: Call, request_id: str, request: pb.ClassifyRequest) -> ClassifyRequest:
         settings = self._settings
         call.model = request.model
         image, options = read_image(request), read_options(request)
         check_size(image, settings.max_image_bytes)
         deadline = call.limit_deadline(settings.request_timeout_s, settings.max_request_timeout_s)
-        asked = ClassifyRequest(image, request_id, deadline, options, protocol="grpc")
+        return ClassifyRequest(image, request_id, deadline, options, protocol="grpc")
 
+    async def _classify(self, asked: ClassifyRequest, patience_s: float) -> pb.ClassifyResponse:
         async def attempt() -> pb.ClassifyResponse:
-            with self._classifier.reserve(len(image)):
+            with self._classifier.reserve(len(asked.image)):
                 return write_answer(await self._classifier.classify(asked))
 
-        return await wait_out(attempt, min(deadline, time.monotonic() + patience_s))
+        return await wait_out(attempt, min(asked.deadline, time.monotonic() + patience_s))
 
 
 def check_size(image: bytes, limit_bytes: int) -> None:

@@ -1,4 +1,4 @@
-"""Other servers' clients, unmodified, against a real frontend and, where there is one, a real worker."""
+"""Other servers' clients, unmodified, against the real service; each is a process of its own."""
 
 import importlib.util
 import subprocess
@@ -6,46 +6,31 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import grpc
 import pytest
 
-from service.messages import Classify, Failure
-from tests.service.frontends import COST_MS, Answers, RunningFrontend, answer_at_once, run_frontend
+from service.pb import classifier_pb2 as pb
+from service.pb import classifier_pb2_grpc as pb_grpc
+from tests.serving import PHOTOGRAPHS, ROOT, Service, run_service
 
 JUDGES = Path(__file__).parent / "judges"
-ROOT = Path(__file__).resolve().parents[3]
+CAT = PHOTOGRAPHS / "cat.jpg"
 
 
-def answer_images(message: Classify, image: bytes) -> Answers:
-    """As a worker does, as far as these clients notice."""
-    if message.options.tta not in COST_MS:
-        return [(Failure(message.id, "bad-request", "no such view policy", 0.0), b"")]
-    if not image.startswith(b"\xff\xd8"):
-        return [(Failure(message.id, "unsupported-format", "the image is of no accepted format", 0.0), b"")]
-    return answer_at_once(message, image)
-
-
-@pytest.fixture
-def frontend() -> Iterator[RunningFrontend]:
-    with run_frontend() as frontend:
-        frontend.add_worker(1, answer_images)
-        yield frontend
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    with run_service(jobs_dir=tmp_path_factory.mktemp("jobs")) as running:
+        yield running
 
 
 @pytest.mark.parametrize("client", ["tritonclient", "kserve"])
-def test_another_servers_client_is_served(frontend: RunningFrontend, tmp_path: Path, client: str) -> None:
+def test_another_servers_client_is_served(service: Service, client: str) -> None:
     if importlib.util.find_spec(client) is None:
         pytest.skip(f"{client} is not installed")
-    files = [tmp_path / name for name in ("first", "second")]
-    for file in files:
-        file.write_bytes(b"\xff\xd8" + file.name.encode())
-    run_judge(client, frontend.http_port, frontend.grpc_port, files)
-
-
-def run_judge(client: str, http_port: int, grpc_port: int, files: list[Path]) -> None:
-    """Run the judge in a process of its own; its complaint is the failure."""
-    addresses = [f"127.0.0.1:{port}" for port in (http_port, grpc_port)]
+    photograph = sorted((PHOTOGRAPHS / "photos").glob("*.jpg"))[0]
+    arguments = [service.http.removeprefix("http://"), service.grpc, str(CAT), str(photograph)]
     done = subprocess.run(
-        [sys.executable, JUDGES / f"{client}_judge.py", *addresses, *files],
+        [sys.executable, str(JUDGES / f"{client}_judge.py"), *arguments],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -53,3 +38,18 @@ def run_judge(client: str, http_port: int, grpc_port: int, files: list[Path]) ->
         check=False,
     )
     assert done.returncode == 0, done.stderr[-4000:]
+
+
+def test_every_protocol_gives_the_same_scores(service: Service) -> None:
+    cat = CAT.read_bytes()
+    told = service.post_image(cat, "?top_k=10&logits=true")
+    with grpc.insecure_channel(service.grpc) as channel:
+        stub = pb_grpc.ClassifierStub(channel)
+        request = pb.ClassifyRequest(image=cat, top_k=10, logits=True)
+        unary = stub.Classify(request)
+        [streamed] = stub.ClassifyStream(iter([pb.ClassifyStreamRequest(request=request)]))
+    expected = [(one["index"], one["label"], one["probability"]) for one in told["predictions"]]
+    for answer in (unary, streamed.response):
+        assert [(one.index, one.label, one.probability) for one in answer.predictions] == expected
+        assert list(answer.logits) == told["logits"]
+        assert answer.model.digest == told["model"]["digest"]

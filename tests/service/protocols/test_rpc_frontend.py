@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -96,6 +97,30 @@ def test_health_turns_with_the_first_worker_and_the_drain() -> None:
         frontend.child.say(Drain())
         assert next(told).status == health_pb2.HealthCheckResponse.NOT_SERVING
         assert frontend.stop() == 0
+
+
+def read_memory_kb(pid: int) -> int:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("VmRSS")).split()[1])
+
+
+def test_a_thousand_streamed_images_leave_the_memory_flat(frontend: RunningFrontend) -> None:
+    def send(count: int) -> Iterator[pb.ClassifyStreamRequest]:
+        for _ in range(count):
+            yield pb.ClassifyStreamRequest(request=pb.ClassifyRequest(image=bytes(200_000)))
+
+    with open_channel(frontend) as channel:
+        stub = pb_grpc.ClassifierStub(channel)
+        assert sum(1 for _ in stub.ClassifyStream(send(100))) == 100
+        before_kb = read_memory_kb(frontend.child.pid)
+        told = 0
+        most_kb = 0
+        for _ in stub.ClassifyStream(send(1_000)):  # 200 MB pass through
+            told += 1
+            if told % 50 == 0:
+                most_kb = max(most_kb, read_memory_kb(frontend.child.pid))
+    assert told == 1_000
+    assert most_kb - before_kb < 60_000, (before_kb, most_kb)
 
 
 def test_a_killed_frontend_leaves_the_port_to_its_successor() -> None:
