@@ -54,10 +54,14 @@ class Problem:
 
 
 class ModelRepository:
-    """One or more directories, the earlier winning where two hold the same version of the same name."""
+    """One or more directories, the earlier winning where two hold the same version of the same name.
+
+    May be asked every second: a card is read again only when its file has changed.
+    """
 
     def __init__(self, directories: Sequence[Path]) -> None:
         self.directories = tuple(directories)
+        self._read: dict[Path, tuple[_Stamp, ModelVersion]] = {}
 
     def list(self) -> tuple[ModelVersion, ...]:
         """Every version whose card can be read, by name and number. Contents are not checked here."""
@@ -68,11 +72,15 @@ class ModelRepository:
         return self._scan()[1]
 
     def find(self, reference: str) -> ModelVersion:
-        """The version meant by `name` or `name@version`; raises UnknownModel. Contents are not checked."""
+        """The version meant by `name` or `name@version`; contents are not checked.
+
+        Raises UnknownModel; BadVersion where serving.json cannot be read.
+        """
         name, at, number = reference.partition("@")
-        versions = [version for version in self.list() if version.card.name == name]
+        every = self.list()
+        versions = [version for version in every if version.card.name == name]
         if not versions:
-            known = sorted({version.card.name for version in self.list()})
+            known = sorted({version.card.name for version in every})
             raise UnknownModel(f"no model is named {name[:64]!r}; there are: {', '.join(known) or 'none'}")
         wanted = number if at else str(self._default(name, versions))
         for version in versions:
@@ -82,7 +90,7 @@ class ModelRepository:
         raise UnknownModel(f"model {name!r} has no version {wanted[:16]!r}; there are: {', '.join(known)}")
 
     def default_version(self, name: str) -> int:
-        """The version number that a bare `name` means; raises UnknownModel."""
+        """The version number that a bare `name` means; raises UnknownModel, BadVersion (see find)."""
         return self.find(name).card.version
 
     def _scan(self) -> tuple[tuple[ModelVersion, ...], tuple[Problem, ...]]:
@@ -90,12 +98,20 @@ class ModelRepository:
         problems = []
         for path in (path for directory in self.directories for path in _version_paths(directory)):
             try:
-                version = read_version(path)
+                version = self._read_again(path)
             except BadVersion as err:
                 problems.append(Problem(path, str(err)))
                 continue
             versions.setdefault((version.card.name, version.card.version), version)
         return tuple(versions[key] for key in sorted(versions)), tuple(problems)
+
+    def _read_again(self, path: Path) -> ModelVersion:
+        stamp = _stamp(path / CARD)
+        if path in self._read and self._read[path][0] == stamp:
+            return self._read[path][1]
+        version = read_version(path)
+        self._read[path] = (stamp, version)
+        return version
 
     def _default(self, name: str, versions: Sequence[ModelVersion]) -> int:
         for directory in self.directories:
@@ -110,11 +126,13 @@ def read_version(path: Path) -> ModelVersion:
     card_path = path / CARD
     if path.is_symlink() or card_path.is_symlink() or not card_path.is_file():
         raise BadVersion(f"{path.name}: {CARD} is missing or a link")
-    if card_path.stat().st_size > MAX_CARD_BYTES:
-        raise BadVersion(f"{CARD} is larger than {MAX_CARD_BYTES} bytes")
-    text = card_path.read_bytes()
     try:
+        if card_path.stat().st_size > MAX_CARD_BYTES:
+            raise BadVersion(f"{CARD} is larger than {MAX_CARD_BYTES} bytes")
+        text = card_path.read_bytes()
         card = parse_card(text)
+    except OSError as err:
+        raise BadVersion(f"{CARD} cannot be read: {err.strerror}") from err
     except BadCard as err:
         raise BadVersion(str(err)) from err
     if (card.name, str(card.version)) != (path.parent.name, path.name):
@@ -218,11 +236,29 @@ def read_default(directory: Path, name: str) -> int | None:
 
 
 def _version_paths(directory: Path) -> list[Path]:
-    if not directory.is_dir():
-        return []
-    homes = sorted(path for path in directory.iterdir() if NAME.fullmatch(path.name) and path.is_dir())
-    paths = [path for home in homes for path in home.iterdir() if VERSION.fullmatch(path.name)]
+    homes = [path for path in _entries(directory) if NAME.fullmatch(path.name)]
+    paths = [path for home in homes for path in _entries(home) if VERSION.fullmatch(path.name)]
     return sorted(paths, key=lambda path: (path.parent.name, int(path.name)))
+
+
+def _entries(directory: Path) -> list[Path]:
+    """What lies in `directory`; nothing where there is none, as when it is removed while we look."""
+    try:
+        return list(directory.iterdir())
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return []
+
+
+_Stamp = tuple[int, int, int] | None
+
+
+def _stamp(path: Path) -> _Stamp:
+    """What changes when a file is written or replaced."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _publish(partial: Path, place: Path) -> None:

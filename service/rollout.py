@@ -4,12 +4,16 @@ Pure decisions, no processes: the supervisor asks `choose`, starts workers for w
 when they are up.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from models.integrity import BadVersion
 from models.repository import ModelRepository, ModelVersion, UnknownModel
 from service.messages import RefusedModel, ServedModel
 from service.settings import Settings
+
+log = logging.getLogger("supervisor")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +31,15 @@ class Target:
 
 @dataclass(slots=True)
 class Rollout:
-    """Remembers refusals by digest, so that a broken version is tried once and a mended one again."""
+    """Remembers refusals by digest, so that a broken version is tried once and a mended one again.
+
+    Remembers each name's default too, so that a serving.json with a slip in it changes nothing.
+    """
 
     repository: ModelRepository
     settings: Settings
     refusals: dict[tuple[str, int, str], str] = field(default_factory=dict)
+    defaults: dict[str, int] = field(default_factory=dict)
 
     def refuse(self, target: Target, reason: str) -> None:
         """That content failed its checks; `choose` passes it over from now on."""
@@ -63,10 +71,14 @@ class Rollout:
         return None
 
     def _find_default(self, name: str) -> int:
+        """What a bare name means; what it last meant while its serving.json cannot be read."""
         try:
-            return self.repository.default_version(name)
+            self.defaults[name] = self.repository.default_version(name)
         except UnknownModel:
             return 0
+        except BadVersion as err:
+            log.error("default unreadable", extra={"fields": {"model": name, "reason": str(err)}})
+        return self.defaults.get(name, 0)
 
 
 def _make_target(version: ModelVersion, *, is_default_version: bool) -> Target:

@@ -2,6 +2,7 @@
 
 import json
 import resource
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from hashlib import sha256
@@ -121,6 +122,21 @@ def test_disk_that_fills_up_leaves_nothing_behind(version: ModelVersion, tmp_pat
 def test_odd_model_names_are_refused(version: ModelVersion, tmp_path: Path, name: str) -> None:
     with pytest.raises(BadVersion, match="model name"):
         write_version(tmp_path, replace(version.card, name=name), {})
+
+
+def test_removed_version_is_gone_and_a_mended_one_is_read_again(version: ModelVersion) -> None:
+    directory = version.path.parent.parent
+    repository = ModelRepository([directory])
+    second = copy_version(version, directory, 2)
+    card = (second.path / CARD).read_bytes()
+    assert repository.find("small") == second
+    (second.path / CARD).write_bytes(b"{}")
+    assert repository.find("small") == version
+    (second.path / CARD).write_bytes(card)
+    assert repository.find("small") == second
+    shutil.rmtree(second.path)
+    assert repository.find("small") == version
+    assert repository.list_problems() == ()
 
 
 def test_unreadable_versions_are_problems_not_failures(version: ModelVersion) -> None:

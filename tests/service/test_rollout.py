@@ -1,0 +1,67 @@
+"""What ought to be served, from what lies in the repository. Needs no torch: the zoo's model is copied."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import models
+from models.repository import ModelRepository, check_version, write_default, write_version
+from service.rollout import Rollout
+from service.settings import load_settings
+
+CIFAR10 = next(iter(sorted((Path(models.__file__).parent / "zoo" / "cifar10").iterdir())))
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    """Versions 1, 2 and 3 of one model."""
+    shipped = check_version(CIFAR10)
+    files = {name: (CIFAR10 / name).read_bytes() for name in shipped.card.files}
+    for number in (1, 2, 3):
+        write_version(tmp_path, replace(shipped.card, version=number), files)
+    return tmp_path
+
+
+def make_rollout(directory: Path, models_setting: str = "") -> Rollout:
+    return Rollout(ModelRepository([directory]), load_settings({"models": models_setting}, {}))
+
+
+def list_versions(rollout: Rollout) -> list[int]:
+    return [target.model.version for target in rollout.choose()]
+
+
+def test_highest_is_served_until_serving_json_says_otherwise(directory: Path) -> None:
+    rollout = make_rollout(directory)
+    assert list_versions(rollout) == [3]
+    write_default(directory, "cifar10", 1)
+    assert list_versions(rollout) == [1]
+
+
+def test_unreadable_serving_json_changes_nothing(directory: Path) -> None:
+    write_default(directory, "cifar10", 1)
+    rollout = make_rollout(directory)
+    assert list_versions(rollout) == [1]
+    (directory / "cifar10" / "serving.json").write_text('{"default": ')
+    assert list_versions(rollout) == [1]
+    (directory / "cifar10" / "serving.json").write_text('{"default": 2}')
+    assert list_versions(rollout) == [2]
+
+
+def test_refused_version_is_passed_over_for_the_next_best(directory: Path) -> None:
+    rollout = make_rollout(directory)
+    rollout.refuse(rollout.choose()[0], "failed its self-test")
+    assert list_versions(rollout) == [2]
+    assert [refused.version for refused in rollout.list_refused()] == [3]
+
+
+def test_pinned_version_is_served_beside_the_default(directory: Path) -> None:
+    assert list_versions(make_rollout(directory, "cifar10,cifar10@1")) == [3, 1]
+
+
+def test_removed_version_is_no_longer_chosen(directory: Path) -> None:
+    rollout = make_rollout(directory)
+    assert list_versions(rollout) == [3]
+    shutil.rmtree(directory / "cifar10" / "3")
+    assert list_versions(rollout) == [2]
