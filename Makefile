@@ -22,7 +22,8 @@ define make_environment
 $(strip $(check_python))
 @echo "Setting up $(1) $(2); only the first time, and when its lock changes."
 @$(PYTHON) -m venv --clear $(1)
-@$(1)/bin/python -m pip install -qq --disable-pip-version-check --require-hashes --requirement $<
+@$(1)/bin/python -m pip install -qq --disable-pip-version-check --no-compile --require-hashes --requirement $<
+@$(1)/bin/python -m compileall -qq -j 0 $(1)/lib || true  # on every core; some packages ship templates that are no Python
 @touch $@
 endef
 
