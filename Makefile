@@ -75,6 +75,10 @@ format: .venv/ready ## let ruff mend style and format
 types: .venv/ready ## check types, tests included
 	@.venv/bin/python -m mypy .
 
+.PHONY: hostile
+hostile: .venv/ready ## decode every file below FILES=folder, or post them to URL=http://... (tests/hostile)
+	@.venv/bin/python -m tests.hostile $(FILES) $(if $(URL),--url $(URL))
+
 .PHONY: proto
 proto: .venv/ready ## generate service/pb from proto/*.proto
 	@.venv/bin/python proto/generate.py

@@ -25,6 +25,8 @@ _KEPT = {
     *(254, 256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 292, 293, 317, 320, 322, 323, 324, 325),
     *(332, 333, 336, 338, 339, 340, 341, 347, *range(512, 522), 529, 530, 531, 532),
 }
+# Those with one value each; with more, Pillow warns and libtiff takes the first.
+_SINGLE = {254, 256, 257, 259, 262, 266, 277, 278, 284, 292, 293, 317, 322, 323, 332}
 _TYPES_OF_BYTES = {1: (1, 2, 6, 7), 2: (3, 8), 4: (4, 9, 11, 13), 8: (5, 10, 12, 16, 17, 18)}
 _TYPE_BYTES = {kind: size for size, kinds in _TYPES_OF_BYTES.items() for kind in kinds}
 _SHORT = 3
@@ -132,6 +134,8 @@ def _read_entry(data: bytes, layout: _Layout, at: int) -> _Entry | None:
     is_orientation = tag == _ORIENTATION and (kind, count) == (_SHORT, 1)
     if tag not in _KEPT and not is_orientation:
         return None
+    if tag in _SINGLE and count != 1:
+        raise BrokenImage(f"TIFF tag {tag} has {count} values, it can have one")
     size = count * _TYPE_BYTES.get(kind, 0)
     start = at + layout.entry_bytes - layout.inline_bytes
     if size > layout.inline_bytes:
