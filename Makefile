@@ -60,6 +60,14 @@ test-browser: .venv/ready ## look at the page in Chromium (apt install chromium)
 test-schema: .venv/ready ## try 10,000 made-up requests against the OpenAPI document
 	@.venv/bin/python -m tests.service.protocols.fuzz
 
+.PHONY: trial-kills
+trial-kills: .venv/ready ## kill -9 the whole service 50 times within a job of 10,000 images
+	@.venv/bin/python -m tests.service.jobs.trials kills
+
+.PHONY: trial-memory
+trial-memory: .venv/ready ## measure every process while 10,000 images are answered in one batch
+	@.venv/bin/python -m tests.service.jobs.trials memory
+
 .PHONY: lint
 lint: .venv/ready ## check style, format and the laws between rooms
 	@.venv/bin/python -m ruff check .
