@@ -56,6 +56,10 @@ test-service: .venv-test-service/ready ## run the tests that need no torch
 test-browser: .venv/ready ## look at the page in Chromium (apt install chromium); SCREENSHOTS=folder keeps pictures
 	@.venv/bin/python -m pytest tests/browser
 
+.PHONY: test-cifar10
+test-cifar10: .venv/ready ## post CIFAR-10's 10,000 test images to the service (CIFAR10=folder that holds the data)
+	@CIFAR10="$(CIFAR10)" .venv/bin/python -m pytest -s tests/test_cifar10_served.py
+
 .PHONY: test-schema
 test-schema: .venv/ready ## try 10,000 made-up requests against the OpenAPI document
 	@.venv/bin/python -m tests.service.protocols.fuzz

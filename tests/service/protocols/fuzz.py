@@ -57,8 +57,8 @@ def main() -> None:
     examples = int(sys.argv[1]) if len(sys.argv) > 1 else 600
     began = time.monotonic()
     report = fuzz(sys.argv[2], examples) if len(sys.argv) > 2 else fuzz_frontend(examples)
-    print(report.text)  # noqa: T201
-    print(f"{report.cases} cases in {time.monotonic() - began:.0f} s")  # noqa: T201
+    print(report.text)
+    print(f"{report.cases} cases in {time.monotonic() - began:.0f} s")
     raise SystemExit(report.code)
 
 
