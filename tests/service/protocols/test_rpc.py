@@ -3,17 +3,14 @@
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import grpc
 import pytest
 from google.protobuf import json_format
-from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
-from grpc_status import rpc_status
 
 from service.errors import Draining, Overloaded, ServiceError, list_errors
 from service.pb import classifier_pb2 as pb
@@ -21,38 +18,8 @@ from service.pb import classifier_pb2_grpc as pb_grpc
 from service.protocols.rpc_classifier import STREAM_WINDOW
 from service.protocols.status import STATUS
 from service.types import ClassifyOptions, ClassifyRequest
-from tests.service.protocols.faults import BROKEN, LABELS, Served, serve_rpc
-
-
-@pytest.fixture
-def served(tmp_path: Path) -> Iterator[Served]:
-    with serve_rpc(tmp_path, max_image_bytes=100_000) as served:
-        yield served
-
-
-@pytest.fixture
-def channel(served: Served) -> Iterator[grpc.Channel]:
-    with grpc.insecure_channel(served.address) as channel:
-        yield channel
-
-
-@pytest.fixture
-def stub(channel: grpc.Channel) -> pb_grpc.ClassifierStub:
-    return pb_grpc.ClassifierStub(channel)
-
-
-def read_details(error: grpc.RpcError) -> dict[str, object]:
-    """The google.rpc details of an error by their message's name."""
-    assert isinstance(error, grpc.Call)
-    status = rpc_status.from_call(error)
-    assert status is not None
-    found: dict[str, object] = {}
-    for detail in status.details:
-        name = detail.type_url.rpartition(".")[2]
-        message = getattr(error_details_pb2, name)()
-        detail.Unpack(message)
-        found[name] = message
-    return found
+from tests.service.protocols.faults import BROKEN, LABELS, Served
+from tests.service.protocols.telling import count_requests, read_details, settle, wait_for
 
 
 def test_an_image_gets_the_answer_of_the_classifier(served: Served, stub: pb_grpc.ClassifierStub) -> None:
@@ -373,24 +340,10 @@ def test_drain_finishes_what_was_accepted_and_does_not_wait_for_watchers(
     assert not draining.is_alive()
 
 
-def count_requests(served: Served, route: str, code: str) -> int:
-    text = served.metrics.render().decode()
-    lines = [line for line in text.splitlines() if f'route="{route}"' in line and f'code="{code}"' in line]
-    return sum(int(float(line.rpartition(" ")[2])) for line in lines)
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    ends = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < ends, "did not come true within 20 s"
-        time.sleep(0.01)
-
-
-def settle(value: Callable[[], int]) -> int:
-    """The value once it has stood still for half a second."""
-    last, since = value(), time.monotonic()
-    while time.monotonic() - since < 0.5:
-        time.sleep(0.05)
-        if value() != last:
-            last, since = value(), time.monotonic()
-    return last
+def test_a_compressed_message_is_bounded_by_its_inflated_size(served: Served) -> None:
+    with grpc.insecure_channel(served.address, compression=grpc.Compression.Gzip) as channel:
+        stub = pb_grpc.ClassifierStub(channel)
+        assert stub.Classify(pb.ClassifyRequest(image=bytes(90_000))).predictions
+        with pytest.raises(grpc.RpcError) as caught:
+            stub.Classify(pb.ClassifyRequest(image=bytes(50_000_000)))
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
