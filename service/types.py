@@ -18,6 +18,7 @@ Pool = Literal["window", "global"]
 class ClassifyOptions:
     """What a caller may ask for besides the image; None means "what the model's card says".
 
+    `top_k`: the default gives all classes of a model that has fewer; any other number it must have.
     `model`: name, name@version, or "" for the default model. `scales`: the paper's scales (of a 224 crop)
     for multi_scale. `map_class`: class index for the activation map, None for the top class.
     """

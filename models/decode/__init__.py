@@ -60,11 +60,14 @@ class DecodedImage:
     orientation: int
 
 
-def decode_image(data: bytes, limits: DecodeLimits) -> DecodedImage:
-    """Decode one image; animations give their first frame, alpha is put over white. Raises ImageError."""
+def decode_image(data: bytes, limits: DecodeLimits, header: ImageHeader | None = None) -> DecodedImage:
+    """Decode one image; animations give their first frame, alpha is put over white. Raises ImageError.
+
+    `header`: what read_header gave for this data, if it was read before.
+    """
     _check_bytes(data, limits)
     image_format = _find_format(data)
-    header = image_format.read_header(data)
+    header = header or image_format.read_header(data)
     _check_pixels(header, limits)
     pixels = turn_upright(image_format.read_pixels(data, header), header.orientation)
     return DecodedImage(pixels, header.format, header.orientation)

@@ -14,8 +14,8 @@ from models.decode import (
     ImageError,
     TooManyBytes,
     TooManyPixels,
-    decode_cost_bytes,
     decode_image,
+    read_header,
 )
 from models.decode import UnsupportedFormat as UnreadableFormat
 from models.engines.base import Engine
@@ -56,6 +56,9 @@ class Answer:
 HasTime = Callable[[Request, tuple[ViewShape, ...]], bool]
 
 
+DEFAULT_TOP_K = ClassifyOptions().top_k
+
+
 @dataclass(frozen=True, slots=True)
 class PipelineLimits:
     """What one image may cost before anything is spent on it; `precision` when a request names none."""
@@ -92,9 +95,10 @@ class Pipeline:
         request.tta = options.tta or self._card.default_tta
         request.precision = self._choose_precision(options)
         try:
-            return decode_cost_bytes(request.image)
+            request.header = read_header(request.image)
         except ImageError as err:
             raise _translate(err) from err
+        return request.header.cost_bytes
 
     def decode(self, request: Request, has_time: HasTime) -> Look:
         """The request's first look, from its image, which is let go. Raises ServiceError.
@@ -105,7 +109,7 @@ class Pipeline:
         context = self._find_context(policy, request.message.options, request.precision)
         context = replace(context, may_look_again=partial(has_time, request))
         try:
-            image = decode_image(request.image, self._limits.decode)
+            image = decode_image(request.image, self._limits.decode, request.header)
             request.image = b""
             request.size = (image.pixels.shape[0], image.pixels.shape[1])
             if request.message.options.wants_map:
@@ -151,7 +155,7 @@ class Pipeline:
 
     def _check_top_k(self, top_k: int) -> None:
         classes = len(self._card.labels)
-        if not 1 <= top_k <= classes:
+        if top_k != DEFAULT_TOP_K and not 1 <= top_k <= classes:
             raise BadRequest(f"top_k is {top_k}, the model has {classes} classes", "top_k")
 
     def _check_map_class(self, map_class: int | None) -> None:

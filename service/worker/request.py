@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from models.decode import ImageHeader
 from models.maps import MapCanvas, Sight
 from models.views.base import Look, Looks, ViewOutput
 from service.messages import Classify
@@ -27,6 +28,7 @@ class Request:
     arrived: float
     backlog_ms: float = 0.0
     image_bytes: int = 0
+    header: ImageHeader | None = None
     decode_bytes: int = 0
     held_bytes: int = 0
     is_decoding: bool = False

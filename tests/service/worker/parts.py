@@ -68,7 +68,10 @@ def make_costs(view_ms: float = 1.0, *, wide: float = 1.0, max_views: int = 64) 
 class SumEngine:
     """Logits that depend on the view's own pixels alone; `before` may make a call go wrong."""
 
-    def __init__(self, before: Callable[[NDArray[np.uint8]], None] = lambda _: None) -> None:
+    def __init__(
+        self, before: Callable[[NDArray[np.uint8]], None] = lambda _: None, classes: int = CLASSES
+    ) -> None:
+        self._classes = classes
         self.calls: list[int] = []
         self.asked_features: list[bool] = []
         self._before = before
@@ -76,7 +79,7 @@ class SumEngine:
     @property
     def classifier(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """A last layer of ones."""
-        return np.ones((CLASSES, 1), np.float32), np.zeros(CLASSES, np.float32)
+        return np.ones((self._classes, 1), np.float32), np.zeros(self._classes, np.float32)
 
     def infer(self, views: NDArray[np.uint8], *, features: bool = False, threads: int = 1) -> EngineOutput:
         """The view's mean, times the class's number."""
@@ -84,7 +87,7 @@ class SumEngine:
         self.asked_features.append(features)
         self._before(views)
         means = views.reshape(len(views), -1).mean(1, dtype=np.float32)
-        logits = means[:, None] * np.arange(CLASSES, dtype=np.float32) / 255  # [N, K]
+        logits = means[:, None] * np.arange(self._classes, dtype=np.float32) / 255  # [N, K]
         if not features:
             return EngineOutput(logits, None)
         cells = views[:, ::8, ::8, :1].transpose(0, 3, 1, 2)  # [N, 1, h, w]

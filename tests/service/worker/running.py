@@ -2,6 +2,7 @@
 
 import io
 import threading
+from dataclasses import replace
 from types import TracebackType
 
 import numpy as np
@@ -117,7 +118,8 @@ class RunningWorker:
         self.exit_code: int | None = None
         engines = {"fp32": engine, **(extra or {})}
         limits = PipelineLimits(DecodeLimits(max_bytes=1_000_000, max_pixels=100_000), 50_000, "fp32")
-        pipeline = Pipeline(CARD, engines, list_policies(), limits)
+        card = replace(CARD, labels=CARD.labels[: len(engine.classifier[1])])
+        pipeline = Pipeline(card, engines, list_policies(), limits)
         costs = {precision: make_costs(view_ms=0.2) for precision in engines}
         model = LoadedModel(engines, costs, pipeline, {"center": 0.2}, "center")
         queue_limits = Limits(lanes, lanes, 50.0, 50.0, 100_000_000)

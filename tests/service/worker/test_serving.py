@@ -73,6 +73,15 @@ def test_scores_are_bitwise_the_same_in_any_company() -> None:
         assert (one.logits, one.probabilities) == (other.logits, other.probabilities)
 
 
+def test_five_best_of_fewer_classes_are_all_of_them() -> None:
+    with RunningWorker(SumEngine(classes=3)) as worker:
+        frontend = worker.connect()
+        frontend.send(1, make_image(0), ClassifyOptions())
+        answer = frontend.receive(1)
+    assert isinstance(answer, Result)
+    assert sorted(answer.indices) == [0, 1, 2]
+
+
 def test_requests_of_two_frontends_are_answered_to_each() -> None:
     with RunningWorker(SumEngine()) as worker:
         one, other = worker.connect(), worker.connect()
