@@ -94,6 +94,22 @@ class Classifier:
             self._metrics.pressure.count_rejected("", "bytes")
             raise
 
+    def check_admission(self, options: ClassifyOptions, deadline: float) -> None:
+        """Raises at once what `classify` would raise without looking at the image: UnknownModel, Overloaded.
+
+        For protocols that know the options before the body: under overload a body is then not even read.
+        """
+        if self._is_refusing or not self._roster.is_known:
+            return
+        try:
+            model = self._roster.resolve(options.model)
+            link = self._fleet.find_nearest(model)
+            if link is not None:
+                self._check_wait(model, link, deadline)
+        except ServiceError as error:
+            self._metrics.images.count_failure(self.label_of(options.model), error.slug)
+            raise
+
     async def classify(self, request: ClassifyRequest) -> Classification:
         """Answer one image; raises ServiceError. Cancelling the caller's task cancels the work."""
         arrived = time.monotonic()
@@ -184,16 +200,21 @@ class Classifier:
                 self._judge(flight, lost)
             link = None
 
-    def _admit(self, flight: _Flight, link: WorkerLink) -> None:
+    def _check_wait(self, model: ServedModel, link: WorkerLink, deadline: float) -> float:
+        """The predicted wait in milliseconds; raises Overloaded."""
         now = time.monotonic()
-        wait_ms, limit_ms = link.predict_wait_ms(now), self._settings.max_wait_ms
+        wait_ms = link.predict_wait_ms(now)
         try:
-            check_wait(wait_ms, limit_ms, (flight.request.deadline - now) * 1000)
+            check_wait(wait_ms, self._settings.max_wait_ms, (deadline - now) * 1000)
         except Overloaded:
-            self._metrics.pressure.count_rejected(flight.model.name, "wait")
+            self._metrics.pressure.count_rejected(model.name, "wait")
             raise
+        return wait_ms
+
+    def _admit(self, flight: _Flight, link: WorkerLink) -> None:
+        wait_ms = self._check_wait(flight.model, link, flight.request.deadline)
         if self._settings.degrade and flight.options.priority != "bulk":  # a batch can wait instead
-            used = choose_policy(flight.asked, link.cost_ms, wait_ms, limit_ms)
+            used = choose_policy(flight.asked, link.cost_ms, wait_ms, self._settings.max_wait_ms)
             if used != flight.asked:
                 flight.options = replace(flight.options, tta=used, scales=None, merge=None, pool=None)
                 self._metrics.pressure.count_degraded(flight.model.name, flight.asked, used)

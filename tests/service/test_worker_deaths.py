@@ -1,5 +1,6 @@
 """What callers see when workers die or are slow: nothing, until the deadline. Real frontend process."""
 
+import socket
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -200,6 +201,16 @@ def test_predicted_wait_over_the_limit_is_503_with_retry_after() -> None:
         assert 2 <= int(response.headers["retry-after"]) <= 4
         assert not worker.received
         assert read_metric(frontend, 'resnet_rejected_total{model="cifar10",reason="wait"}') == 1
+
+
+def test_overload_is_told_before_the_body_is_read() -> None:
+    with run_frontend(max_wait_ms="500") as frontend:
+        frontend.add_worker(0).say(Load(60_000.0, {"center": 1.0}, 10.0))
+        wait_for(lambda: wait_of(frontend, 0) > 1000)
+        with socket.create_connection(("127.0.0.1", frontend.http_port), 10) as sock:
+            sock.sendall(b"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n")
+            assert sock.recv(65536).startswith(b"HTTP/1.1 503 ")
+        assert read_metric(frontend, 'resnet_images_total{model="cifar10",outcome="overloaded"}') == 1
 
 
 def test_under_pressure_a_cheaper_policy_is_used_and_told() -> None:
