@@ -221,10 +221,12 @@ class Classifier:
 
     async def _wait_worker(self, flight: _Flight) -> WorkerLink:
         try:
-            return await self._fleet.wait_nearest(flight.model, flight.request.deadline)
+            link = await self._fleet.wait_nearest(flight.request.options.model, flight.request.deadline)
         except NoWorker:
             self._metrics.pressure.count_rejected(flight.model.name, "no_worker")
             raise
+        flight.model = link.model  # another version, where the first was replaced meanwhile
+        return link
 
     async def _exchange(self, flight: _Flight, link: WorkerLink) -> Answer:
         if not flight.is_suspect:

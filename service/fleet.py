@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from service.answers import describe_child, describe_worker
-from service.errors import DeadlinePassed, NoWorker
+from service.errors import DeadlinePassed, NoWorker, UnknownModel
 from service.links import WorkerLink
 from service.messages import (
     ChildState,
@@ -49,6 +49,9 @@ class Fleet:
                 if sock is None:
                     raise ValueError("WorkerUp comes with a connection")
                 link = WorkerLink(message, sock, self._loop, self._drop)
+                replaced = self._links.pop(message.worker, None)
+                if replaced is not None:
+                    replaced.finish([])
                 self._links[message.worker] = link
                 self.roster.add_link(link)
             case WorkerDown():
@@ -73,13 +76,23 @@ class Fleet:
         now = time.monotonic()
         return min(links, key=lambda link: link.predict_wait_ms(now))
 
-    async def wait_nearest(self, model: ServedModel, deadline: float) -> WorkerLink:
-        """The same once there is one; raises DeadlinePassed, NoWorker."""
-        await self._wait_until(lambda: self.find_nearest(model) is not None, deadline)
-        link = self.find_nearest(model)
-        if link is None:
-            raise NoWorker(f"no worker of {model.name} is up", retry_after_s=1.0)
-        return link
+    async def wait_nearest(self, wanted: str, deadline: float) -> WorkerLink:
+        """The nearest worker of what `wanted` means once there is one; raises DeadlinePassed, NoWorker.
+
+        The name is looked up again with every change: its version may be replaced while nobody serves it.
+        """
+        found: list[WorkerLink] = []
+
+        def look() -> bool:
+            try:
+                link = self.find_nearest(self.roster.resolve(wanted))
+            except UnknownModel:
+                return False
+            found.extend([link] if link is not None else [])
+            return link is not None
+
+        await self._wait_until(look, deadline)
+        return found[-1]
 
     async def wait_known(self, deadline: float) -> None:
         """Until the supervisor has said what is served; raises DeadlinePassed, NoWorker."""

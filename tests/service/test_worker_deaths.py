@@ -264,6 +264,17 @@ def version_of(frontend: RunningFrontend, name: str) -> int:
     return int(httpx.get(f"{frontend.url}/v1/models/{name}").json()["version"])
 
 
+def test_image_of_a_replaced_version_goes_to_the_new_one() -> None:
+    with run_frontend() as frontend, ThreadPoolExecutor() as pool:
+        old = frontend.add_worker(0, say_nothing)
+        waiting = post_later(pool, frontend)
+        wait_for(lambda: len(old.received) == 1)
+        frontend.kill_worker(0)
+        frontend.served = []
+        frontend.add_worker(1, model=make_served(frontend.directory, version=2))
+        assert waiting.result().json()["model"]["version"] == 2
+
+
 def test_refused_version_is_told_while_the_old_one_serves() -> None:
     with run_frontend() as frontend:
         frontend.add_worker(0)

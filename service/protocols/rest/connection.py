@@ -6,6 +6,7 @@ connections costs less than timers on each request.
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import Any
 
 from uvicorn.config import Config
@@ -32,11 +33,13 @@ class HttpConnection(HttpToolsProtocol):
         config: Config,
         server_state: ServerState,
         app_state: dict[str, Any],
+        *,
         settings: Settings,
         loop: asyncio.AbstractEventLoop,
+        count_refused: Callable[[int], None],
     ) -> None:
         super().__init__(config, server_state, app_state, loop)
-        self._settings = settings
+        self._settings, self._count_refused = settings, count_refused
         self._is_in_headers = True
         self._is_in_body = False
         self._since = self._read_at = time.monotonic()
@@ -56,12 +59,15 @@ class HttpConnection(HttpToolsProtocol):
         if cycle.disconnected or cycle.response_started:
             return
         status, headers, body = answer
-        is_closing = (b"connection", b"close") in headers or not cycle.keep_alive
+        # A caller that was promised `100 Continue` and got an answer instead may never send its body.
+        is_unread = cycle.waiting_for_100_continue
+        is_closing = (b"connection", b"close") in headers or not cycle.keep_alive or is_unread
         headers = [*cycle.default_headers, *(pair for pair in headers if pair[0] != b"connection")]
         if is_closing:
             headers.append((b"connection", b"close"))
         fields = b"".join([b"%b: %b\r\n" % pair for pair in headers])
-        self.transport.write(b"%b%b\r\n%b" % (STATUS_LINE[status], fields, body))
+        shown = b"" if cycle.scope["method"] == "HEAD" else body
+        self.transport.write(b"%b%b\r\n%b" % (STATUS_LINE[status], fields, shown))
         cycle.response_started = cycle.response_complete = True
         cycle.message_event.set()
         if is_closing:
@@ -86,11 +92,6 @@ class HttpConnection(HttpToolsProtocol):
         self.transport.abort()
 
     # What the server uses
-
-    @property
-    def is_idle(self) -> bool:
-        """No request is being received or answered."""
-        return self.cycle is None or (self.cycle.response_complete and not self._is_in_body)
 
     def watch(self, now: float) -> None:
         """Cut the connection off where it is slow or silent."""
@@ -170,6 +171,7 @@ class HttpConnection(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         status, headers, body = encode_problem(error, parse_request_id(None))
+        self._count_refused(status)
         fields = b"".join([b"%b: %b\r\n" % pair for pair in headers])
         self.transport.write(b"%bconnection: close\r\n%b\r\n%b" % (STATUS_LINE[status], fields, body))
         self.transport.close()

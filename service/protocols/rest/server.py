@@ -14,7 +14,7 @@ from service.protocols.base import ProtocolContext
 from service.protocols.rest.app import make_app
 from service.protocols.rest.classify import ClassifyHandler
 from service.protocols.rest.connection import HttpConnection
-from service.protocols.rest.door import Door
+from service.protocols.rest.door import UNKNOWN_ROUTE, Door
 
 TICK_S = 1.0
 POLL_S = 0.02
@@ -28,6 +28,7 @@ class RestServer:
 
     def __init__(self, context: ProtocolContext, sock: socket.socket) -> None:
         self._settings = context.settings
+        self._requests = context.metrics.requests
         self._socket = sock
         self._loop = asyncio.get_running_loop()
         self._state = ServerState()
@@ -72,7 +73,17 @@ class RestServer:
         self._ticker.cancel()
 
     def _connect(self) -> HttpConnection:
-        return HttpConnection(self._config, self._state, {}, self._settings, self._loop)
+        return HttpConnection(
+            self._config,
+            self._state,
+            {},
+            settings=self._settings,
+            loop=self._loop,
+            count_refused=self._count_refused,
+        )
+
+    def _count_refused(self, status: int) -> None:
+        self._requests.count(UNKNOWN_ROUTE, "http", "", str(status))
 
     async def _tick(self) -> None:
         while True:
@@ -84,7 +95,8 @@ class RestServer:
                     connection.watch(now)
 
     def _set_date(self) -> None:
-        self._state.default_headers = [(b"date", email.utils.formatdate(usegmt=True).encode())]
+        date = email.utils.formatdate(usegmt=True).encode()
+        self._state.default_headers = [(b"date", date), (b"x-content-type-options", b"nosniff")]
 
     async def _wait(self, condition: Callable[[], bool], until: float) -> None:
         while not condition() and time.monotonic() < until:  # noqa: ASYNC110  # uvicorn tells nobody

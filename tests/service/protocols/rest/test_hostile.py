@@ -85,6 +85,28 @@ def test_broken_http_is_the_callers_mistake(frontend: RunningFrontend, data: byt
         assert b"x-request-id: " in told
 
 
+def test_refused_promise_of_a_body_closes_the_connection(frontend: RunningFrontend) -> None:
+    head = (
+        b"POST /v1/classify HTTP/1.1\r\n" + HOST + b"Expect: 100-continue\r\nContent-Length: 200000\r\n\r\n"
+    )
+    told = talk(frontend, head, is_closing=False)
+    assert told.startswith(b"HTTP/1.1 413 ")
+    assert b"connection: close\r\n" in told
+
+
+def test_what_is_not_http_is_counted(frontend: RunningFrontend, client: httpx.Client) -> None:
+    sample = 'resnet_requests_total{code="400",model="",protocol="http",route="unknown"}'
+    before = read_sample(client, sample)
+    talk(frontend, b"\x00\r\n")
+    assert read_sample(client, sample) == before + 1
+
+
+def read_sample(client: httpx.Client, sample: str) -> float:
+    """One sample of /metrics, 0 where it is absent."""
+    lines = (line for line in client.get("/metrics").text.splitlines() if line.startswith(sample + " "))
+    return float(next(lines, "0 0").rpartition(" ")[2])
+
+
 def test_random_bytes_never_get_a_5xx(frontend: RunningFrontend) -> None:
     source = random.Random(3)
     good = post(b"Content-Type: multipart/form-data; boundary=b\r\nContent-Length: 100\r\n", b"x" * 100)

@@ -94,6 +94,13 @@ def test_wrong_method_is_a_problem(client: httpx.Client, method: str) -> None:
     assert (response.status_code, response.json()["type"]) == (405, "method-not-allowed")
 
 
+@pytest.mark.parametrize("path", ["/livez", "/v1/models", "/metrics", "/nope"])
+def test_head_is_get_without_the_body(client: httpx.Client, path: str) -> None:
+    head, get = client.head(path), client.get(path)
+    assert (head.status_code, head.content) == (get.status_code, b"")
+    assert head.headers["content-type"] == get.headers["content-type"]
+
+
 def test_page_of_documents_asks_no_other_host(client: httpx.Client) -> None:
     page = client.get("/docs")
     assert page.headers["content-security-policy"].startswith("default-src 'self'")
