@@ -110,7 +110,9 @@ def fit_margin(first: Scores, second: Scores, targets: Targets, looks: int) -> f
     again = min(again, int((ADAPTIVE_VIEWS - 1) / looks * len(targets)) - 1)
     if again <= 0:
         return 0.0
-    return round(float((margins[order][again - 1] + margins[order][again]) / 2), 5)
+    last = margins[order][again - 1]  # the most certain image to be looked at again, and any equal to it
+    above = margins[margins > last].min(initial=1.0)
+    return float((last + above) / 2)
 
 
 def choose_look(first: Scores, second: Scores, margin: float) -> tuple[Scores, NDArray[np.bool_]]:
