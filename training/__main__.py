@@ -11,6 +11,7 @@ from models.engines.base import EngineError
 from models.integrity import BadVersion
 from models.repository import ModelRepository, UnknownModel, VersionExists
 from models.views.base import BadViewOption, ViewTooLarge
+from training.data.cifar10 import load_cifar10
 from training.data.fetch import ARCHIVES, fetch_archive
 from training.distributed import open_ranks
 from training.errors import DataMissing, TrainingError
@@ -19,6 +20,8 @@ from training.export import export_run
 from training.finetune import Finetune, finetune, name_after
 from training.progress import SilentObserver, TerminalObserver
 from training.recipe import list_recipes, load_recipe, parse_recipe
+from training.report.diagnosis import diagnose
+from training.report.page import write_page
 from training.splits import open_splits, open_test_split
 from training.state import load_state
 from training.train import train, use_threads
@@ -108,6 +111,18 @@ def finetune_command(
         exported = finetune(asked, ranks, TerminalObserver())
     typer.echo(format_table(exported.rows))
     typer.echo(f"{exported.version.reference} in {exported.version.path}")
+
+
+@app.command("report")
+def report_command(
+    runs: Annotated[list[Path], typer.Argument(help="run directories of CIFAR-10")],
+    data: DataOption = Path("data"),
+    out: Annotated[Path, typer.Option(help="the HTML file to write")] = Path("report.html"),
+) -> None:
+    """Write what runs showed: table 6, figures 6 and 7, confusion, worst mistakes, reliability."""
+    _, test = load_cifar10(data)
+    out.write_text(write_page([diagnose(run, test) for run in runs]), encoding="utf-8")
+    typer.echo(f"{out}: {len(runs)} runs")
 
 
 @app.command("fetch")

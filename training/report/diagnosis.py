@@ -1,0 +1,106 @@
+"""What a trained network does on its test images: predictions, layer responses."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from models.networks.architecture import Network
+from training.augment import normalise
+from training.data.arrays import LabelledImages
+from training.export import restore_network
+from training.journal import Value, read_journal
+from training.recipe import Recipe, parse_recipe
+from training.state import TrainState, load_state
+
+BATCH = 500
+RESPONSE_IMAGES = 2000  # that the responses' deviation is measured on
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """One run. `probabilities`: float32 [N, K] on the test images; `responses`: see measure_responses."""
+
+    directory: Path
+    recipe: Recipe
+    state: TrainState
+    journal: tuple[dict[str, Value], ...]
+    probabilities: NDArray[np.float32]
+    test: LabelledImages
+    responses: tuple[float, ...]
+
+    @property
+    def test_error(self) -> float:
+        """Top-1 error on the test images, in percent."""
+        return 100 * float((self.probabilities.argmax(axis=1) != self.test.targets).mean())
+
+    @property
+    def evaluations(self) -> list[dict[str, Value]]:
+        """The journal's lines that hold errors."""
+        return [line for line in self.journal if line.get("event") == "evaluation"]
+
+
+def diagnose(directory: Path, test: LabelledImages) -> Diagnosis:
+    """Look at the best checkpoint of a run; raises BadCheckpoint."""
+    state = load_state(directory / "best.pt")
+    recipe = parse_recipe(state.recipe)
+    network = restore_network(state, recipe)
+    return Diagnosis(
+        directory,
+        recipe,
+        state,
+        tuple(dict(line) for line in read_journal(directory / "metrics.jsonl")),
+        predict(network, test, state),
+        test,
+        measure_responses(network, test, state),
+    )
+
+
+@torch.inference_mode()
+def predict(network: Network, data: LabelledImages, state: TrainState) -> NDArray[np.float32]:
+    """Probabilities float32 [N, K], every image once, one native view, float32."""
+    parts = []
+    for start in range(0, len(data), BATCH):
+        images = torch.from_numpy(data.images[start : start + BATCH])
+        parts.append(network(normalise(images, state.mean, state.std)).softmax(dim=1))
+    probabilities: NDArray[np.float32] = torch.cat(parts).numpy()
+    return probabilities
+
+
+@torch.inference_mode()
+def measure_responses(network: Network, data: LabelledImages, state: TrainState) -> tuple[float, ...]:
+    """The deviation of each 3x3 layer's output, after its batch norm and before ReLU or addition.
+
+    In the order of the network. He et al. 2015, figure 7.
+    """
+    sums: dict[str, Tensor] = {}
+    hooks = []
+
+    def watch(name: str) -> None:
+        def add(module: nn.Module, given: tuple[Tensor, ...], response: Tensor) -> None:
+            x = response.double()
+            sums[name] = sums.get(name, torch.zeros(3, dtype=torch.float64)) + torch.tensor(
+                [x.numel(), x.sum(), x.square().sum()], dtype=torch.float64
+            )
+
+        hooks.append(network.get_submodule(name).register_forward_hook(add))
+
+    for name in norms_after_3x3(network):
+        watch(name)
+    some = data.pick(np.arange(min(RESPONSE_IMAGES, len(data))))
+    predict(network, some, state)
+    for hook in hooks:
+        hook.remove()
+    return tuple(float((square / n - (total / n) ** 2).sqrt()) for n, total, square in sums.values())
+
+
+def norms_after_3x3(network: Network) -> list[str]:
+    """The batch norms that follow 3x3 convolutions: bnX beside convX, in the network's order."""
+    return [
+        name.replace("conv", "bn")
+        for name, module in network.named_modules()
+        if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3)
+    ]
