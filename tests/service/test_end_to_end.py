@@ -200,6 +200,26 @@ def test_metrics_tell_of_frontend_and_worker_on_one_page(client: httpx.Client) -
         assert sample in text
 
 
+def test_two_frontends_share_the_port_and_count_as_one() -> None:
+    with run_service(frontends=2) as service:
+        wait_for(lambda: count_up(service, "frontend") == 2)
+
+        def ask(_: int) -> int:  # a connection each, which the kernel gives to either frontend
+            return httpx.post(service.http + URL, content=CAT, timeout=60).status_code
+
+        with ThreadPoolExecutor(8) as pool:
+            assert set(pool.map(ask, range(60))) == {200}
+        sample = 'resnet_requests_total{code="200",model="cifar10",protocol="http",route="/v1/classify"} 60.0'
+        for _ in range(4):  # whichever answers tells of both
+            assert sample in httpx.get(f"{service.http}/metrics").text
+
+
+def count_up(service: Service, role: str) -> int:
+    """How many children of that role are up."""
+    children = service.get_json("/v1/status")["children"]
+    return sum(one["role"] == role and one["state"] == "up" for one in children)
+
+
 def keep_asking(base_url: str, until: Callable[[], bool], statuses: list[int]) -> None:
     """Post the cat over and over; a connection that is refused ends it."""
     with httpx.Client(base_url=base_url, timeout=30) as client:

@@ -133,6 +133,15 @@ def test_random_contents_come_back_as_httpx_sent_them() -> None:
         assert parts == {"img": content, "top_k": b"3"}
 
 
+def test_requests_and_urllib3_are_understood() -> None:
+    requests = pytest.importorskip("requests")
+    files = {"img": ('Katze ü;"1".jpg', JPEG, "image/jpeg")}
+    sent = requests.Request("POST", "http://x", files=files, data={"top_k": "3"}).prepare()
+    boundary = find_boundary(sent.headers["Content-Type"])
+    parts = [(part.name, part.content, part.has_file_name) for part in split_parts(sent.body, boundary)]
+    assert sorted(parts) == [("img", JPEG, True), ("top_k", b"3", False)]
+
+
 def test_agrees_with_the_standard_librarys_parser() -> None:
     source = random.Random(11)
     for _ in range(100):
