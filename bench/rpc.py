@@ -4,6 +4,7 @@ One service on free ports and, in a process of its own, a grpc.aio server with t
 at once: the most that Python's gRPC could carry here. Each run is a client process of its own with
 CONCURRENCY requests under way for SECONDS, after a second of warm-up; subjects take turns, ROUNDS times. On a
 machine of few cores clients and servers share them: rates compare the subjects and are not a server's alone.
+What others do on the machine changes rates, but hardly the CPU time of an answer, which is told beside them.
 """
 
 import asyncio
@@ -18,7 +19,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import grpc.aio
@@ -38,13 +39,19 @@ SUBJECTS = ("echo unary", "echo stream", "gRPC unary", "gRPC stream", "REST")
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One client's figures; `errors` counts what was not an answer."""
+    """One client's figures; `errors` counts what was not an answer, `ended` all there was, warm-up included.
+
+    `frontend_ms`, `rest_ms`: CPU of the server's front process and of its other processes, for an answer.
+    """
 
     subject: str
     rate_per_s: float
     p50_ms: float
     p99_ms: float
     errors: int
+    ended: int
+    frontend_ms: float = 0.0
+    rest_ms: float = 0.0
 
 
 class Clock:
@@ -55,6 +62,7 @@ class Clock:
         self.ends = self.begins + SECONDS
         self.latencies_s: list[float] = []
         self.errors = 0
+        self.ended = 0
 
     @property
     def is_over(self) -> bool:
@@ -64,6 +72,7 @@ class Clock:
     def note(self, began: float, *, is_answer: bool) -> None:
         """One request that began then has ended."""
         now = time.perf_counter()
+        self.ended += 1
         if self.begins <= now < self.ends:
             self.latencies_s.append(now - began)
             self.errors += not is_answer
@@ -73,7 +82,7 @@ class Clock:
         sorted_ms = sorted(1000 * one for one in self.latencies_s) or [float("nan")]
         rate = (len(self.latencies_s) - self.errors) / SECONDS
         p50, p99 = sorted_ms[len(sorted_ms) // 2], sorted_ms[int(len(sorted_ms) * 0.99)]
-        return Run(subject, rate, p50, p99, self.errors)
+        return Run(subject, rate, p50, p99, self.errors, self.ended)
 
 
 class EchoServicer(pb_grpc.ClassifierServicer):
@@ -180,11 +189,32 @@ async def _repeat(ask: Callable[[], Awaitable[bool]], clock: Clock) -> None:
     await asyncio.gather(*(work() for _ in range(CONCURRENCY)))
 
 
-def run_client(subject: str, port: int, image: Path) -> Run:
-    """The same in a process of its own."""
+def run_client(subject: str, port: int, image: Path, server: int) -> Run:
+    """The same in a process of its own; `server` is the server's process id."""
     command = [sys.executable, "-m", "bench.rpc", "client", subject, str(port), str(image)]
+    before = read_cpu_s(server)
     told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    return Run(**json.loads(told))
+    after = read_cpu_s(server)
+    run = Run(**json.loads(told))
+    frontend_ms, rest_ms = (
+        (late - early) * 1000 / run.ended for early, late in zip(before, after, strict=True)
+    )
+    return replace(run, frontend_ms=frontend_ms, rest_ms=rest_ms)
+
+
+def read_cpu_s(pid: int) -> tuple[float, float]:
+    """CPU seconds so far of the frontend among the children of `pid`, or of `pid` itself, and of the rest."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    used = {one: _read_stat_s(one) for one in children or [str(pid)]}
+    frontends = {
+        one for one in used if not children or b"frontend" in Path(f"/proc/{one}/cmdline").read_bytes()
+    }
+    return sum(used[one] for one in frontends), sum(used[one] for one in used.keys() - frontends)
+
+
+def _read_stat_s(pid: str) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def be_client(subject: str, port: int, image: bytes) -> None:
@@ -252,7 +282,8 @@ def measure() -> None:
         try:
             time.sleep(1.0)
             ports = dict(zip(SUBJECTS, (echo, echo, rpc, rpc, http), strict=True))
-            runs = [run_client(one, ports[one], image) for _ in range(ROUNDS) for one in SUBJECTS]
+            pids = {one: bare.pid if "echo" in one else service.pid for one in SUBJECTS}
+            runs = [run_client(one, ports[one], image, pids[one]) for _ in range(ROUNDS) for one in SUBJECTS]
         finally:
             for process in (service, bare):
                 process.terminate()
@@ -268,6 +299,8 @@ def measure() -> None:
             f"{subject:12} median {statistics.median(rates):6.0f}/s  best {max(rates):6.0f}/s  "
             f"p50 {statistics.median(one.p50_ms for one in mine):6.2f} ms  "
             f"p99 {statistics.median(one.p99_ms for one in mine):6.2f} ms  "
+            f"CPU an answer {statistics.median(one.frontend_ms for one in mine):.2f} "
+            f"+ {statistics.median(one.rest_ms for one in mine):.2f} ms  "
             f"errors {sum(one.errors for one in mine)}"
         )
 
