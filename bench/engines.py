@@ -3,10 +3,17 @@
 L is the rate of an in-process loop without any protocol, queue or frame: threads that decode, cut the centre
 view and run the engine, in the best of several layouts, both cores busy. The worker gets the same images over
 its real connection. Rounds are interleaved and medians quoted: machines drift, the probe says how much.
+Processor time per image (core-ms) stands beside: it compares the two even where others use the machine.
 """
 
 import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import re
 import statistics
+import subprocess
 import tempfile
 import threading
 import time
@@ -121,6 +128,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--cores", type=int, default=2)
+    parser.add_argument("--out", type=Path, help="write every round here, as JSON")
     asked = parser.parse_args()
     version = check_version(asked.version.absolute())
     crop = version.card.preprocess.crop_px
@@ -138,6 +146,10 @@ def main() -> None:
             print(f"worker up in {worker.start_s:.2f} s")
             rates = measure_rounds(loop, worker, options, asked)
     report(rates)
+    if asked.out:
+        asked.out.write_text(
+            json.dumps(describe_machine() | {"version": version.reference, "values": rates}) + "\n"
+        )
 
 
 def measure_rounds(
@@ -146,18 +158,25 @@ def measure_rounds(
     """Every measurement once a round; values by name, one a round."""
     rates: dict[str, list[float]] = {}
 
+    def loop_bare(lanes: int, batch: int) -> float:
+        used_s = time.process_time()
+        rate = loop.run(lanes, 1, batch, asked.seconds)
+        core_ms = 1000 * (time.process_time() - used_s) / (rate * asked.seconds)
+        rates.setdefault(f"core-ms, bare {lanes} lanes, batch {batch}", []).append(core_ms)
+        return rate
+
     def drive(concurrency: int) -> float:
         found = worker.drive(loop.images, options, concurrency, asked.seconds)
         assert not found.failures
-        rates.setdefault(f"p50 ms c={concurrency}", []).append(found.p50_ms)
-        rates.setdefault(f"core-ms an image c={concurrency}", []).append(found.core_ms)
+        rates.setdefault(f"p50 ms, worker c={concurrency}", []).append(found.p50_ms)
+        rates.setdefault(f"core-ms, worker c={concurrency}", []).append(found.core_ms)
         return found.rate_per_s
 
     cores: int = asked.cores
     steps: dict[str, Callable[[], float]] = {"probe": probe}
-    steps["bare c=1"] = partial(loop.run, 1, cores, 1, asked.seconds)
+    steps["bare one at a time"] = partial(loop.run, 1, cores, 1, asked.seconds)
     for batch in BATCHES:
-        steps[f"bare {cores} lanes, batch {batch}"] = partial(loop.run, cores, 1, batch, asked.seconds)
+        steps[f"bare {cores} lanes, batch {batch}"] = partial(loop_bare, cores, batch)
     for concurrency in CONCURRENCY:
         steps[f"worker c={concurrency}"] = partial(drive, concurrency)
     for step in steps.values():  # warm up
@@ -173,12 +192,28 @@ def report(rates: dict[str, list[float]]) -> None:
     """Medians, and the worker's share of L: of the best layout for many, of one at a time for one."""
     medians = {name: statistics.median(values) for name, values in rates.items()}
     limit = max(rate for name, rate in medians.items() if name.startswith("bare") and "lanes" in name)
-    for name, values in rates.items():
+    for name in sorted(rates):
         share = ""
         if name.startswith("worker"):
-            bound = medians["bare c=1"] if name == "worker c=1" else limit
+            bound = medians["bare one at a time"] if name == "worker c=1" else limit
             share = f"  {medians[name] / bound:.3f} of the bare loop"
-        print(f"{name:24} {medians[name]:9.1f}  ({min(values):.1f} to {max(values):.1f}){share}")
+        low, high = min(rates[name]), max(rates[name])
+        print(f"{name:32} {medians[name]:9.3f}  ({low:.3f} to {high:.3f}){share}")
+
+
+def describe_machine() -> dict[str, object]:
+    """What a figure must be read with."""
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout
+    model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    return {
+        "processor": model[1] if model else platform.processor(),
+        "cores": os.cpu_count(),
+        "load": os.getloadavg(),
+        "python": platform.python_version(),
+        "onnxruntime": importlib.metadata.version("onnxruntime"),
+        "commit": commit.strip(),
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
 
 
 if __name__ == "__main__":

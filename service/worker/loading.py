@@ -32,7 +32,7 @@ def load_model(path: Path, device: str, threads: int, settings: Settings) -> Loa
         version = check_version(path)
         engines = _open_engines(version, device, threads, settings)
         crop_px = version.card.preprocess.crop_px
-        wide = threads if device == CPU else 1
+        wide = threads if device == CPU else 0
         budget_ms, max_views = settings.batch_budget_ms, settings.max_batch_views
         costs = {
             precision: measure_costs(engine, crop_px, wide, budget_ms, max_views)
