@@ -60,6 +60,10 @@ test-browser: .venv/ready ## look at the page in Chromium (apt install chromium)
 test-cifar10: .venv/ready ## post CIFAR-10's 10,000 test images to the service (CIFAR10=folder that holds the data)
 	@CIFAR10="$(CIFAR10)" .venv/bin/python -m pytest -s tests/test_cifar10_served.py
 
+.PHONY: test-faults
+test-faults: .venv/ready ## kill workers under load for five minutes (FAULT_SECONDS=300)
+	@FAULT_SECONDS=$(or $(FAULT_SECONDS),300) .venv/bin/python -m pytest -s tests/faults
+
 .PHONY: test-schema
 test-schema: .venv/ready ## try 10,000 made-up requests against the OpenAPI document
 	@.venv/bin/python -m tests.service.protocols.fuzz

@@ -4,7 +4,7 @@ import logging
 from pathlib import Path
 
 from models.card import BadCard, ModelCard, parse_card
-from service.errors import UnknownModel
+from service.errors import NoWorker, UnknownModel
 from service.links import WorkerLink
 from service.messages import ModelsChanged, RefusedModel, ServedModel
 from service.types import ModelSummary, RefusedVersion
@@ -115,6 +115,8 @@ class Roster:
                 str(model.version) == version or (not version and model.is_default_version)
             ):
                 return model
+        if not self._served and not self._refused:
+            raise NoWorker("no model is up yet", retry_after_s=1.0)
         names = ", ".join(sorted({model.name for model in self._served.values()})) or "none"
         asked = (wanted or self.default_model)[:100]
         raise UnknownModel(f"no model {asked!r} is served; served are: {names}")

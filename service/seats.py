@@ -11,7 +11,10 @@ from service.rollout import Target
 
 @dataclass(slots=True, eq=False)
 class Seat:
-    """A place that ought to hold one living child; a dead child is replaced in its seat."""
+    """A place that ought to hold one living child; a dead child is replaced in its seat.
+
+    `has_served`: a child here was up once, so callers count on the version even while it is being replaced.
+    """
 
     role: Role
     slot: int
@@ -21,13 +24,14 @@ class Seat:
     child: Child | None = None
     restarts: int = 0
     is_retiring: bool = False
+    has_served: bool = False
     backoff: Backoff = field(default_factory=Backoff)
     last_words: str = ""
 
 
 def is_serving(seat: Seat) -> bool:
-    """Whether a warmed-up worker sits there."""
-    return seat.target is not None and seat.child is not None and seat.child.state == "up"
+    """Whether its version is to be asked for: it was up, and is up again soon if it is not now."""
+    return seat.target is not None and seat.has_served and not seat.is_retiring
 
 
 def describe_seat(seat: Seat) -> ChildState:

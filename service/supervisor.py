@@ -237,7 +237,7 @@ class Supervisor:
             log.error("unexpected message", extra={"fields": {"type": type(message).__name__}})
 
     def _on_ready(self, seat: Seat, child: Child, ready: Ready) -> None:
-        child.state, child.cost_ms = "up", ready.cost_ms
+        child.state, child.cost_ms, seat.has_served = "up", ready.cost_ms, True
         took = round(time.monotonic() - child.started, 2)
         log.info(f"{seat.role} is up", extra={"fields": name_seat(seat) | {"pid": child.pid, "took_s": took}})
         if seat.role != "worker":
