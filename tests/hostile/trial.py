@@ -37,7 +37,7 @@ def decode_file(path: Path) -> Trial:
 
 
 def post_file(path: Path, url: str) -> Trial:
-    """Send the file as the body of POST /v1/classify."""
+    """Send the file as the body of POST /v1/classify, with the query of `url` if it has one."""
     target = urlsplit(url)
     started = time.perf_counter()
     connection = http.client.HTTPConnection(
@@ -45,7 +45,7 @@ def post_file(path: Path, url: str) -> Trial:
     )
     try:
         body = path.read_bytes()
-        connection.request("POST", "/v1/classify", body, {"Content-Type": "application/octet-stream"})
+        connection.request("POST", f"/v1/classify?{target.query}", body, {"Content-Type": "application/octet-stream"})
         status = connection.getresponse().status
         outcome, is_bad = f"HTTP {status}", status not in ACCEPTED_STATUSES
         if not body:
