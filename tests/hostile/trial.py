@@ -45,7 +45,8 @@ def post_file(path: Path, url: str) -> Trial:
     )
     try:
         body = path.read_bytes()
-        connection.request("POST", f"/v1/classify?{target.query}", body, {"Content-Type": "application/octet-stream"})
+        headers = {"Content-Type": "application/octet-stream"}
+        connection.request("POST", f"/v1/classify?{target.query}", body, headers)
         status = connection.getresponse().status
         outcome, is_bad = f"HTTP {status}", status not in ACCEPTED_STATUSES
         if not body:
