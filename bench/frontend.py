@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 from models.card import ModelCard, Preprocess, Provenance, dump_card
@@ -31,6 +32,7 @@ CONNECTIONS = (1, 8, 32)
 ROUNDS = 5
 SECONDS = 3
 GOAL_PER_S = 4_500
+LIBRARIES = ("uvicorn", "httptools", "uvloop", "fastapi", "msgspec")
 FORM = """
 wrk.method = "POST"
 wrk.headers["Content-Type"] = "multipart/form-data; boundary=bench"
@@ -174,6 +176,25 @@ def summarize(rounds: list[Round]) -> list[str]:
     return lines
 
 
+def describe_run() -> dict[str, object]:
+    """What a figure needs to be compared: machine, load by others, versions, commit."""
+    model = _find(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text()) or platform.machine()
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    return {
+        "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "cpu": model,
+        "cores": os.cpu_count(),
+        "load_average": os.getloadavg(),
+        "python": platform.python_version(),
+        "versions": {
+            name: version(name) for name in ("uvicorn", "httptools", "uvloop", "fastapi", "msgspec")
+        },
+        "commit": commit.stdout.strip(),
+        "image_bytes": IMAGE_BYTES,
+        "seconds_per_round": SECONDS,
+    }
+
+
 def main() -> int:
     """Measure and print; with a file name, write the raw rounds there. With a number, be the null worker."""
     if len(sys.argv) > 1 and sys.argv[1].isdigit():
@@ -203,7 +224,8 @@ def main() -> int:
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
     print("\n".join(summarize(rounds)))
     if len(sys.argv) > 1:
-        Path(sys.argv[1]).write_text(json.dumps([asdict(one) for one in rounds], indent=1) + "\n")
+        told = describe_run() | {"rounds": [asdict(one) for one in rounds]}
+        Path(sys.argv[1]).write_text(json.dumps(told, indent=1) + "\n")
     best = max(one.rate_per_s for one in rounds if one.subject == "frontend" and one.connections == 32)
     return 0 if best >= GOAL_PER_S else 1
 
