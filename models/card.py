@@ -34,6 +34,11 @@ class Preprocess:
     std: tuple[float, float, float]
     interpolation: Interpolation = "bilinear"
 
+    def __post_init__(self) -> None:
+        """A crop cannot be cut from less than itself."""
+        if not 0 < self.crop_px <= self.resize_px:
+            raise ValueError(f"crop_px is {self.crop_px}, it must be from 1 to resize_px, {self.resize_px}")
+
     @property
     def ten_crop_px(self) -> int:
         """Shorter side for ten_crop and dense: 256 for a crop of 224, scaled (36 for 32). Section 3.4."""

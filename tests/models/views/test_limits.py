@@ -8,9 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from models.card import Preprocess
+from models.card import BadCard, Preprocess, dump_card, parse_card
 from models.views import find_policy, list_policies
 from models.views.base import BadViewOption, Look, UnknownPolicy, ViewContext, ViewTooLarge
+from tests.models.making import random_card
 from tests.models.views.looking import CIFAR, IMAGENET, photograph, subject
 
 
@@ -20,6 +21,12 @@ def context(preprocess: Preprocess = IMAGENET, **changes: object) -> ViewContext
 
 def test_the_catalog_holds_the_six_policies() -> None:
     assert list(list_policies()) == ["adaptive", "center", "dense", "mirror", "multi_scale", "ten_crop"]
+
+
+def test_card_whose_crop_exceeds_its_resize_is_refused() -> None:
+    card = dump_card(random_card()).replace(b'"crop_px": 32', b'"crop_px": 40')
+    with pytest.raises(BadCard, match="crop_px is 40, it must be from 1 to resize_px, 36"):
+        parse_card(card)
 
 
 def test_unknown_policy_is_told_the_known_ones() -> None:
