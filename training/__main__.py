@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from models.checkpoints.graph import CannotExport
 from models.engines.base import EngineError
@@ -18,7 +19,8 @@ from training.errors import DataMissing, TrainingError
 from training.evaluate import evaluate_version, format_table, record_metrics
 from training.export import export_run
 from training.finetune import Finetune, finetune, name_after
-from training.progress import SilentObserver, TerminalObserver
+from training.loop import Observer
+from training.progress import SilentObserver, TensorBoardObserver, TerminalObserver
 from training.recipe import list_recipes, load_recipe, parse_recipe
 from training.report.diagnosis import diagnose
 from training.report.page import write_page
@@ -55,8 +57,9 @@ def train_command(
     use_threads(threads)
     resolved = load_recipe(recipe, overrides or ())
     with open_ranks() as ranks:
-        observer = TerminalObserver() if ranks.is_main else SilentObserver()
-        best = train(resolved, data, out or Path("runs") / resolved.name, ranks, observer)
+        directory = out or Path("runs") / resolved.name
+        observer = _open_observer(directory) if ranks.is_main else SilentObserver()
+        best = train(resolved, data, directory, ranks, observer)
         observer.say(f"best checkpoint: {best}")
 
 
@@ -108,7 +111,7 @@ def finetune_command(
     begun = ModelRepository([*(zoo or [ZOO]), repository]).find(start)
     asked = Finetune(data, begun, chosen, Path("runs/finetune") / chosen, repository, tuple(overrides or ()))
     with open_ranks() as ranks:
-        exported = finetune(asked, ranks, TerminalObserver())
+        exported = finetune(asked, ranks, _open_observer(asked.directory))
     typer.echo(format_table(exported.rows))
     typer.echo(f"{exported.version.reference} in {exported.version.path}")
 
@@ -142,6 +145,11 @@ def recipes_command() -> None:
     """List the recipes that ship with the project."""
     for name in list_recipes():
         typer.echo(name)
+
+
+def _open_observer(directory: Path) -> Observer:
+    """The terminal, and TensorBoard's files in the run directory."""
+    return TensorBoardObserver(TerminalObserver(Console()), directory / "tensorboard")
 
 
 def main() -> None:
