@@ -13,6 +13,7 @@ NEEDS_TORCH = (
     "models.engines.torch",
     "onnx",
     "tests.models.making",
+    "tests.models.views.looking",
 )
 HAS_TORCH = importlib.util.find_spec("torch") is not None
 

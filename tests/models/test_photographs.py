@@ -50,7 +50,10 @@ def test_the_cat_is_a_cat(version: ModelVersion) -> None:
 def test_every_photograph_is_documented_with_its_licence() -> None:
     rows = [line for line in (DATA / "README.md").read_text(encoding="utf-8").splitlines() if "| `" in line]
     documented = {row.split("`")[1] for row in rows}
-    assert documented == {"cat.jpg"} | {f"photos/{path.name}" for path in PHOTOGRAPHS}
+    assert {name for name in documented if name.startswith("photos/")} == {
+        f"photos/{path.name}" for path in PHOTOGRAPHS
+    }
+    assert "cat.jpg" in documented
     assert all(row.rstrip(" |").rsplit("|", 1)[1].strip() for row in rows)
     assert sum(path.stat().st_size for path in PHOTOGRAPHS) < 2_000_000
 
