@@ -8,11 +8,16 @@ minutes, and costs more when every core is busy).
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 SMOOTHING = 0.1  # weight of the newest batch: about the last ten count
 NEAR_BEST = 1.03  # a batch is full at the smallest size within 3 % of the best cost per view
 HANDLING_MS = 0.15  # fixed cost of handling one batch around the engine, measured with bench/engines.py
+MAX_SHAPES = 1024  # remembered one by one; whole images of every size would be without end
 EXTREME = 20.0  # a batch this many times off its prediction was a stall, and says no more than that
+
+
+Remembered = TypeVar("Remembered", int, float)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +66,7 @@ class Drift:
         if 1 / EXTREME < ratio < EXTREME:
             self.ratio += SMOOTHING * (ratio - self.ratio)
             known = self.by_shape.get(shape, self.ratio)
+            _make_room(self.by_shape, shape)
             self.by_shape[shape] = known + SMOOTHING * (ratio - known)
 
 
@@ -90,6 +96,7 @@ class CostModel:
         """Views beyond which a batch gets no cheaper per view: larger ones only add latency."""
         known = self._full.get(shape)
         if known is None:
+            _make_room(self._full, shape)
             known = self._full[shape] = self._find_full(shape)
         return min(known, self._room.get(shape, known))
 
@@ -106,6 +113,7 @@ class CostModel:
 
     def refuse(self, shape: tuple[int, int], views: int) -> None:
         """The device had no memory for that many views: never try as many again."""
+        _make_room(self._room, shape)
         self._room[shape] = max(1, min(views // 2, self._room.get(shape, views)))
 
     def _find_full(self, shape: tuple[int, int]) -> int:
@@ -115,6 +123,12 @@ class CostModel:
         best = min(per_view)
         full = next(size for size, cost in zip(sizes, per_view, strict=True) if cost <= NEAR_BEST * best)
         return min(full, self._max_views)
+
+
+def _make_room(by_shape: dict[tuple[int, int], Remembered], shape: tuple[int, int]) -> None:
+    """Forget the shape that was remembered first, if `shape` is new and there are too many."""
+    if shape not in by_shape and len(by_shape) >= MAX_SHAPES:
+        by_shape.pop(next(iter(by_shape)), None)
 
 
 def mean_smoothly(known: float | None, newest: float) -> float:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from service.worker.costs import HANDLING_MS, CostModel, Curve, Measured
+from service.worker.costs import HANDLING_MS, MAX_SHAPES, CostModel, Curve, Measured
 
 SHAPE = (10, 10)  # 100 pixels
 # One view 2 ms, two 3 ms, four 5 ms, eight 10 ms: the sixth view is no cheaper than the fourth.
@@ -72,3 +72,13 @@ def test_refused_size_is_never_tried_again() -> None:
     costs.refuse(SHAPE, 4)
     assert costs.full_views(SHAPE) == 2
     assert costs.fit(SHAPE, 1000.0) == 2
+
+
+def test_only_so_many_shapes_are_remembered() -> None:
+    costs = CostModel(CURVE, CURVE, 64)
+    drift = costs._drift[True]
+    for width in range(1, MAX_SHAPES + 500):
+        costs.full_views((10, width))
+        costs.observe((10, width), 1, 1, CURVE.read(10 * width))
+        costs.refuse((10, width), 4)
+    assert len(drift.by_shape) == len(costs._full) == len(costs._room) == MAX_SHAPES
