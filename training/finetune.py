@@ -4,6 +4,7 @@ The recipe is recipes/finetune/photos.toml; what follows from the pictures and f
 """
 
 import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,16 +36,18 @@ class Finetune:
 
 
 def finetune(asked: Finetune, ranks: Ranks, observer: Observer) -> Exported:
-    """Train, fit, measure on pictures held out, and write the version; raises TrainingError, BadVersion."""
+    """Train, fit, measure on pictures held out, and write the version; raises TrainingError, BadVersion.
+
+    A run that was stopped goes on; one that became a version is put aside, so that the next begins anew.
+    """
     recipe = make_recipe(asked)
     train(recipe, asked.data, asked.directory, ranks, observer)
-    return export_run(
-        asked.directory,
-        asked.name,
-        asked.repository,
-        open_splits(recipe, asked.data, observer.say),
-        observer.say,
-    )
+    splits = open_splits(recipe, asked.data, observer.say)
+    exported = export_run(asked.directory, asked.name, asked.repository, splits, observer.say)
+    done = asked.directory.with_name(f"{asked.directory.name}-{exported.version.card.version}")
+    shutil.rmtree(done, ignore_errors=True)  # of a repository that was emptied since
+    asked.directory.rename(done)
+    return exported
 
 
 def make_recipe(asked: Finetune) -> Recipe:

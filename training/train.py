@@ -38,6 +38,8 @@ def train(recipe: Recipe, data_root: Path, directory: Path, ranks: Ranks, observ
         start.load_body(learner.network)
     directory.mkdir(parents=True, exist_ok=True)
     state = find_state(directory, recipe)
+    if state is not None and state.labels != list(task.labels):
+        raise RunMismatch(f"{directory} holds a run with other classes; choose another --out, or remove it")
     wait_for_main(ranks)  # everyone has looked before the main process writes
     run = Run(
         learner,

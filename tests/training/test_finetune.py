@@ -47,6 +47,9 @@ def test_it_becomes_a_sound_version_named_after_the_folder(finetuned: tuple[Path
     home, output = finetuned
     assert "my-photos@1 in repository/my-photos/1" in output
     assert "broken.jpg: it cannot be decoded" in output
+    assert [path.name for path in (home / "runs/finetune").iterdir()] == ["my-photos-1"], (
+        "the next begins anew"
+    )
     version = check_version(home / "repository/my-photos/1")
     assert version.card.labels == ("airplane", "frog", "truck")
     for precision in ("fp32", "int8"):
