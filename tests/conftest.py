@@ -1,6 +1,7 @@
 """What every test shares. Where torch is not installed, the test modules that import it are left out."""
 
 import ast
+import functools
 import importlib.util
 from pathlib import Path
 
@@ -12,10 +13,9 @@ NEEDS_TORCH = (
     "models.checkpoints",
     "models.engines.torch",
     "onnx",
-    "tests.models.making",
-    "tests.models.views.looking",
 )
 HAS_TORCH = importlib.util.find_spec("torch") is not None
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def imported_names(source: str) -> set[str]:
@@ -30,18 +30,21 @@ def imported_names(source: str) -> set[str]:
     return names
 
 
-def needs_torch(source: str) -> bool:
-    """Whether `source` imports torch, or a room that does, at its top level."""
-    return any(
-        name == needed or name.startswith(f"{needed}.")
-        for name in imported_names(source)
-        for needed in NEEDS_TORCH
-    )
+@functools.cache
+def needs_torch(module: Path) -> bool:
+    """Whether a module of the tests imports torch at its top level, or a room or another module that does."""
+    for name in imported_names(module.read_text(encoding="utf-8")):
+        if any(name == needed or name.startswith(f"{needed}.") for needed in NEEDS_TORCH):
+            return True
+        shared = ROOT.joinpath(*name.split(".")).with_suffix(".py")
+        if name.startswith("tests.") and shared.is_file() and needs_torch(shared):
+            return True
+    return False
 
 
 def pytest_ignore_collect(collection_path: Path) -> bool | None:
     """Leave out what needs torch where it is not installed: test modules, and folders whose conftest does."""
-    source = collection_path / "conftest.py" if collection_path.is_dir() else collection_path
-    if HAS_TORCH or source.suffix != ".py" or not source.is_file():
+    module = collection_path / "conftest.py" if collection_path.is_dir() else collection_path
+    if HAS_TORCH or module.suffix != ".py" or not module.is_file():
         return None
-    return needs_torch(source.read_text(encoding="utf-8")) or None
+    return needs_torch(module) or None
