@@ -1,9 +1,12 @@
 """Durable jobs through a real frontend and a real runner, either of which may be killed."""
 
+import importlib.util
 import io
 import json
 import os
 import random
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -85,11 +88,19 @@ def test_job_ends_with_what_the_online_answer_says(client: httpx.Client, runner:
     check_whole(read_results(client, location), client)
 
 
+def ask_duckdb(query: str) -> dict[str, int]:
+    """The rows of a query, in a process of its own: DuckDB's bindings complain about leaks as they end."""
+    code = "import duckdb, json, sys; print(json.dumps(duckdb.sql(sys.argv[1]).fetchall()))"
+    done = subprocess.run([sys.executable, "-c", code, query], capture_output=True, text=True, check=True)
+    return dict(json.loads(done.stdout))
+
+
 def test_results_are_read_by_the_tools_people_use(
     client: httpx.Client, runner: RunningRunner, tmp_path: Path
 ) -> None:
     pandas = pytest.importorskip("pandas")
-    duckdb = pytest.importorskip("duckdb")
+    if importlib.util.find_spec("duckdb") is None:
+        pytest.skip("needs duckdb")
     runner.add_worker()
     location = submit(client, make_zip(FILES)).headers["location"]
     wait_status(client, location, "done")
@@ -104,9 +115,7 @@ def test_results_are_read_by_the_tools_people_use(
         assert [label if isinstance(label, str) else None for label in frame["label"]] == best
         assert list(frame["error"].dropna()) == ["broken-image"]
         query = f"select label, count(*) from '{tmp_path}/preds.{form}' where label is not null group by 1"
-        assert dict(duckdb.sql(query).fetchall()) == {
-            label: best.count(label) for label in set(best) - {None}
-        }
+        assert ask_duckdb(query) == {label: best.count(label) for label in set(best) - {None}}
     assert list(frame["predictions"][0][0]) == ["index", "label", "probability"]
 
 
