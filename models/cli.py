@@ -141,9 +141,11 @@ def _choose_preprocess(asked: argparse.Namespace, usual: Preprocess) -> Preproce
         "crop_px": asked.crop,
         "interpolation": asked.interpolation,
     }
+    crop_px = usual.crop_px if asked.crop is None else asked.crop
+    resize_px = usual.resize_px if asked.resize is None else asked.resize
+    if not 0 < crop_px <= resize_px <= 4096:
+        raise Refused(f"need 0 < crop {crop_px} <= resize {resize_px} <= 4096")
     chosen = replace(usual, **{name: value for name, value in given.items() if value is not None})
-    if not 0 < chosen.crop_px <= chosen.resize_px <= 4096:
-        raise Refused(f"need 0 < crop {chosen.crop_px} <= resize {chosen.resize_px} <= 4096")
     if not all(0 < std <= 1 for std in chosen.std) or not all(0 <= mean <= 1 for mean in chosen.mean):
         raise Refused("mean must lie in 0..1, std above 0 and at most 1: in units of 1, not of 255")
     return chosen
