@@ -41,6 +41,7 @@ class JobRunner:
         self._root = settings.jobs_dir.absolute()
         self._running: dict[str, asyncio.Task[None]] = {}
         self._ending: set[str] = set()
+        self._ended: set[str] = set()
         self._next_sweep = 0.0
 
     async def run(self) -> None:
@@ -80,9 +81,10 @@ class JobRunner:
             return Bench(settings, store, storage, self._classify, self._root)
 
     async def _look_after(self, bench: Bench) -> None:
+        self._ended.clear()
         for job in await asyncio.to_thread(bench.store.list_open):
             task = self._running.get(job.id)
-            if job.id in self._ending:
+            if job.id in self._ending or job.id in self._ended:  # it ended while the list was read
                 continue
             if job.is_cancelled and task is not None:
                 self._ending.add(job.id)
@@ -96,26 +98,30 @@ class JobRunner:
             await asyncio.to_thread(sweep, bench.store, self._root, self._settings.jobs_retention_s)
 
     async def _run(self, job: Job, bench: Bench) -> None:
-        status: Status = "done"
-        reason = ""
         log.info("job begins", extra={"fields": {"job": job.id, "lines": job.lines, "total": job.total}})
+        try:
+            status, reason = await self._score(job, bench)
+            await asyncio.to_thread(_end, bench, job.id, status, reason)
+            log.info("job ended", extra={"fields": {"job": job.id, "status": status}})
+        finally:  # only now: a job whose end is not yet in the store would be begun again
+            self._ended.add(job.id)
+            self._running.pop(job.id, None)
+            self._ending.discard(job.id)
+
+    async def _score(self, job: Job, bench: Bench) -> tuple[Status, str]:
         try:
             await JobRun(job, bench).run()
         except asyncio.CancelledError:
             found = await asyncio.to_thread(bench.store.find, job.id)
             if found is None or not found.is_cancelled:
                 raise  # the runner ends; the next one goes on
-            status = "cancelled"
+            return "cancelled", ""
         except ServiceError as error:
-            status, reason = "failed", error.detail
+            return "failed", error.detail
         except Exception:
             log.exception("job failed", extra={"fields": {"job": job.id}})
-            status, reason = "failed", "something went wrong here; the log has it under this job's id"
-        finally:
-            self._running.pop(job.id, None)
-            self._ending.discard(job.id)
-        await asyncio.to_thread(_end, bench, job.id, status, reason)
-        log.info("job ended", extra={"fields": {"job": job.id, "status": status}})
+            return "failed", "something went wrong here; the log has it under this job's id"
+        return "done", ""
 
 
 def _end(bench: Bench, id: str, status: Status, reason: str = "") -> None:
