@@ -18,6 +18,7 @@ from service.types import (
     Timings,
     TtaUse,
 )
+from service.version import NAME, find_version
 
 DEFAULT_TIMEOUT_S = 30.0  # each request states its own
 
@@ -26,7 +27,9 @@ class HttpTransport:
     """Speaks REST to one server; raises ServiceError, ConnectionFailed among them."""
 
     def __init__(self, url: str, api_key: str | None, connections: int) -> None:
-        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        headers = {"User-Agent": f"{NAME}-client/{find_version()}"}
+        if api_key:
+            headers["Authorization"] = f"Bearer {api_key}"
         limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
         self._http = httpx.AsyncClient(
             base_url=url, headers=headers, limits=limits, timeout=DEFAULT_TIMEOUT_S

@@ -20,6 +20,7 @@ from service.types import (
     Timings,
     TtaUse,
 )
+from service.version import NAME, find_version
 
 MAX_MESSAGE_BYTES = 64 << 20
 
@@ -29,12 +30,15 @@ class GrpcTransport:
 
     def __init__(self, url: str, api_key: str | None) -> None:
         scheme, _, target = url.partition("://")
-        sizes = [("grpc.max_send_message_length", MAX_MESSAGE_BYTES)]
-        sizes += [("grpc.max_receive_message_length", MAX_MESSAGE_BYTES)]
+        options = [
+            ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+            ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+            ("grpc.primary_user_agent", f"{NAME}-client/{find_version()}"),
+        ]
         if scheme == "grpcs":
-            self._channel = grpc.aio.secure_channel(target, grpc.ssl_channel_credentials(), sizes)
+            self._channel = grpc.aio.secure_channel(target, grpc.ssl_channel_credentials(), options)
         else:
-            self._channel = grpc.aio.insecure_channel(target, sizes)
+            self._channel = grpc.aio.insecure_channel(target, options)
         self._classifier = pb_grpc.ClassifierStub(self._channel)
         self._health = health_pb2_grpc.HealthStub(self._channel)
         self._metadata = (("authorization", f"Bearer {api_key}"),) if api_key else ()

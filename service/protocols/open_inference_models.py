@@ -1,13 +1,12 @@
 """What the Open Inference Protocol tells of the server and its models, as plain data for HTTP and gRPC."""
 
-import importlib.metadata
 from typing import Any
 
 from service.metrics import ModelTotals
 from service.protocols.open_inference_tensors import INPUT, MAX_IMAGES, OUTPUT
 from service.types import ModelSummary
+from service.version import NAME, find_version
 
-NAME = "resnet-serve"
 EXTENSIONS = (
     "classification",
     "binary_tensor_data",
@@ -22,7 +21,7 @@ BACKEND = "onnxruntime"
 
 def describe_server() -> dict[str, Any]:
     """Name, version and extensions."""
-    return {"name": NAME, "version": _find_version(), "extensions": list(EXTENSIONS)}
+    return {"name": NAME, "version": find_version(), "extensions": list(EXTENSIONS)}
 
 
 def describe_model(model: ModelSummary, versions: list[str]) -> dict[str, Any]:
@@ -100,10 +99,3 @@ def count_classes(model: ModelSummary) -> int:
 def _index(name: str, version: int, reason: str) -> dict[str, str]:
     state = "UNAVAILABLE" if reason else "READY"
     return {"name": name, "version": str(version), "state": state, "reason": reason}
-
-
-def _find_version() -> str:
-    try:
-        return importlib.metadata.version(NAME)
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from service.types import ActivationMap, Classification, ModelSummary, ServiceStatus, Timings
+from service.version import find_version
 
 
 def encode_classification(answer: Classification) -> bytes:
@@ -85,6 +86,7 @@ def describe_model(model: ModelSummary) -> dict[str, Any]:
 def describe_status(status: ServiceStatus) -> dict[str, Any]:
     """The answer to /v1/status."""
     return {
+        "version": find_version(),
         "ready": status.is_ready,
         "draining": status.is_draining,
         "inflight_bytes": status.inflight_bytes,

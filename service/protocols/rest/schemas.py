@@ -203,6 +203,7 @@ class WorkerBody(BaseModel):
 class StatusBody(BaseModel):
     """The state of the service."""
 
+    version: str
     ready: bool
     draining: bool
     inflight_bytes: int
