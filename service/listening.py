@@ -1,12 +1,26 @@
 """The sockets the service listens on: bound once by the supervisor, before any child exists."""
 
+import ctypes
 import errno
+import select
 import socket
+import struct
+import sys
 from dataclasses import dataclass
 
 from service.settings import BadSettings, Settings
 
 BACKLOG = 2_048
+# linux/filter.h: instructions (code, jump if true, jump if false, constant) of a program that looks at the
+# flags of a TCP header (RFC 9293, section 3.1; byte 13) and drops what is SYN without ACK.
+SO_ATTACH_FILTER = 26
+DROP_NEW_CONNECTIONS = (
+    (0x30, 0, 0, 13),  # load the byte of flags
+    (0x54, 0, 0, 0x12),  # keep SYN and ACK
+    (0x15, 0, 1, 0x02),  # only SYN: the next instruction; otherwise the one after it
+    (0x06, 0, 0, 0),  # keep nothing of this packet
+    (0x06, 0, 0, 0xFFFFFFFF),  # keep all of it
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +58,28 @@ def open_listeners(settings: Settings) -> Listeners:
     http.listen(BACKLOG)
     admin.listen(16)
     return Listeners(http, grpc, admin)
+
+
+def turn_away(sock: socket.socket) -> None:
+    """From now on no connection begins on the listening `sock`; those that have can still be accepted.
+
+    Closing a listening socket resets what waits in its queue. With their first packets dropped, callers try
+    another address, or ask again and find the port closed; nobody has sent a request that is lost. Where the
+    system has no such filter nothing happens.
+    """
+    if sys.platform != "linux":
+        return
+    program = b"".join(struct.pack("HBBI", *instruction) for instruction in DROP_NEW_CONNECTIONS)
+    held = ctypes.create_string_buffer(program)
+    header = struct.pack("HP", len(DROP_NEW_CONNECTIONS), ctypes.addressof(held))
+    sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, header)
+
+
+def is_readable(fd: int) -> bool:
+    """There is something to accept or to read on `fd` now."""
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _bind(setting: str, host: str, port: int, *, is_shared: bool = False) -> socket.socket:

@@ -14,6 +14,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from service.errors import BadRequest, Overloaded, RequestTimeout, ServiceError
+from service.listening import is_readable
 from service.protocols.options import parse_request_id
 from service.protocols.rest.exchange import Answer, Cancellable, Scope
 from service.protocols.rest.problems import encode_problem
@@ -42,7 +43,7 @@ class HttpConnection(HttpToolsProtocol):
         self._settings, self._count_refused = settings, count_refused
         self._is_in_headers = True
         self._is_in_body = False
-        self._since = self._read_at = time.monotonic()
+        self._since = self.read_at = time.monotonic()
         self._header_bytes = 0
         self._discarded_bytes = 0
         self._body_deadline = float("inf")
@@ -93,6 +94,14 @@ class HttpConnection(HttpToolsProtocol):
 
     # What the server uses
 
+    def is_idle(self) -> bool:
+        """It waits for a request of which nothing has come yet, and everything before it is answered."""
+        if self.transport.is_closing() or self._header_bytes or self._is_in_body:
+            return False
+        if self.cycle is not None and not self.cycle.response_complete:
+            return False
+        return not is_readable(self.transport.get_extra_info("socket").fileno())
+
     def watch(self, now: float) -> None:
         """Cut the connection off where it is slow or silent."""
         if self.transport.is_closing():
@@ -103,7 +112,7 @@ class HttpConnection(HttpToolsProtocol):
             else:
                 self.transport.close()
         elif self._is_in_body and not self.flow.read_paused:
-            is_silent = now - self._read_at > self._settings.body_timeout_s
+            is_silent = now - self.read_at > self._settings.body_timeout_s
             if is_silent or now > self._body_deadline:
                 self._cut_body()
 
@@ -132,10 +141,10 @@ class HttpConnection(HttpToolsProtocol):
             self._dependent = None
 
     def data_received(self, data: bytes) -> None:
-        self._read_at = time.monotonic()
+        self.read_at = time.monotonic()
         if self._is_in_headers:
             if not self._header_bytes:
-                self._since = self._read_at
+                self._since = self.read_at
             self._header_bytes += len(data)
         elif self._is_in_body and self.cycle.response_complete:
             self._discarded_bytes += len(data)
@@ -149,7 +158,8 @@ class HttpConnection(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self.scope["connection"] = self  # type: ignore[typeddict-unknown-key]  # for our own handlers
-        self._is_in_headers = True
+        if not self._is_in_headers:  # a further request on this connection: its clock starts with it
+            self._is_in_headers, self._since, self._header_bytes = True, self.read_at, 1
 
     def on_headers_complete(self) -> None:
         self._is_in_headers, self._is_in_body, self.is_late = False, True, False

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
+from service.listening import is_readable, turn_away
 from service.protocols.base import ProtocolContext
 from service.protocols.rest.app import make_app
 from service.protocols.rest.classify import ClassifyHandler
@@ -18,9 +19,13 @@ from service.protocols.rest.door import UNKNOWN_ROUTE, Door
 
 TICK_S = 1.0
 POLL_S = 0.02
+# The longest that the opening packets of a connection are under way.
+HANDSHAKE_S = 0.1
 # While stopping, open connections that have nothing to answer are kept this long: a request may be on its
-# way, and is answered with `Connection: close` instead of being cut.
+# way, and is answered with `Connection: close` instead of being cut. Busy ones are likelier to send another.
 LINGER_S = 0.5
+LINGER_BUSY_S = 3.0
+BUSY_S = 5.0
 
 
 class RestServer:
@@ -60,17 +65,30 @@ class RestServer:
         """Accept nothing new, answer what came, then close."""
         assert self._server is not None
         assert self._ticker is not None
-        ends = time.monotonic() + timeout_s
-        await asyncio.sleep(POLL_S)  # connections that are in the backlog already are accepted in this turn
+        begun = time.monotonic()
+        ends = begun + timeout_s
+        turn_away(self._socket)
+        await asyncio.sleep(HANDSHAKE_S)
+        await self._wait(lambda: not is_readable(self._socket.fileno()), ends)
         self._server.close()
-        await self._wait(lambda: not self._state.connections, min(ends, time.monotonic() + LINGER_S))
-        for connection in list(self._state.connections):
-            connection.shutdown()
-        await self._wait(lambda: not self._state.connections and not self._state.tasks, ends)
+        while (self._state.connections or self._state.tasks) and time.monotonic() < ends:
+            self._close_idle(begun)
+            await asyncio.sleep(POLL_S)
         for task in self._state.tasks:
             task.cancel()
         await asyncio.gather(*self._state.tasks, return_exceptions=True)
+        for connection in list(self._state.connections):
+            connection.shutdown()
         self._ticker.cancel()
+
+    def _close_idle(self, begun: float) -> None:
+        """Close the connections that have waited for another request since `begun` for long enough."""
+        now = time.monotonic()
+        for connection in list(self._state.connections):
+            if isinstance(connection, HttpConnection) and connection.is_idle():
+                was_busy = connection.read_at > begun - BUSY_S
+                if now - max(begun, connection.read_at) > (LINGER_BUSY_S if was_busy else LINGER_S):
+                    connection.shutdown()
 
     def _connect(self) -> HttpConnection:
         return HttpConnection(

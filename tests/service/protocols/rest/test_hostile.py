@@ -148,6 +148,25 @@ def test_aborts_at_every_byte_leave_nothing_behind(frontend: RunningFrontend, cl
     assert client.get("/v1/status").json()["workers"][0]["unanswered"] == 0
 
 
+def test_clock_of_a_second_request_starts_with_it() -> None:
+    with run_frontend(header_timeout_s="3") as running, connect(running) as sock:
+        sock.sendall(b"GET /livez HTTP/1.1\r\n" + HOST + b"\r\n")
+        assert hear(sock, b"}").startswith(b"HTTP/1.1 200")
+        time.sleep(3.1)  # the connection is older than a request's headers may take
+        sock.sendall(b"GET /livez HTTP/1.1\r\n")
+        time.sleep(1.2)  # the sweep, once a second, sees it half sent
+        sock.sendall(CLOSE)
+        assert hear(sock, b"}").startswith(b"HTTP/1.1 200")
+
+
+def hear(sock: socket.socket, end: bytes) -> bytes:
+    """Everything up to `end`, or to the connection's."""
+    told = b""
+    while end not in told and (chunk := sock.recv(65536)):
+        told += chunk
+    return told
+
+
 @pytest.fixture(scope="module")
 def impatient() -> Iterator[RunningFrontend]:
     """A frontend that waits one second for headers and for the next piece of a body."""
