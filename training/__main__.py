@@ -14,6 +14,7 @@ from models.repository import ModelRepository, UnknownModel, VersionExists
 from models.views.base import BadViewOption, ViewTooLarge
 from training.data.cifar10 import load_cifar10
 from training.data.fetch import ARCHIVES, fetch_archive
+from training.disk import require_space
 from training.distributed import open_ranks
 from training.errors import DataMissing, TrainingError
 from training.evaluate import evaluate_version, format_table, record_metrics
@@ -82,14 +83,16 @@ def export_command(
 @app.command("evaluate")
 def evaluate_command(
     model: Annotated[str, typer.Argument(help="name or name@version")],
+    *,
     data: DataOption = Path("data"),
     repository: Annotated[Path, typer.Option(help="where the model is")] = ZOO,
     precision: Annotated[str, typer.Option(help="fp32 or int8")] = "fp32",
+    tta: Annotated[list[str] | None, typer.Option(help="a view policy, may be repeated; all of them")] = None,
     to: Annotated[Path | None, typer.Option(help="write a version with these errors in its card")] = None,
 ) -> None:
     """Measure a model version on the 10,000 CIFAR-10 test images, as the service would answer them."""
     version = ModelRepository([repository]).find(model)
-    rows = evaluate_version(version, open_test_split(data), precision)
+    rows = evaluate_version(version, open_test_split(data), precision, tta or ())
     typer.echo(format_table(rows))
     if to is not None:
         written = record_metrics(version, rows, to)
@@ -148,7 +151,8 @@ def recipes_command() -> None:
 
 
 def _open_observer(directory: Path) -> Observer:
-    """The terminal, and TensorBoard's files in the run directory."""
+    """The terminal, and TensorBoard's files in the run directory; raises DiskFull."""
+    require_space(directory)
     return TensorBoardObserver(TerminalObserver(Console()), directory / "tensorboard")
 
 

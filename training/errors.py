@@ -5,11 +5,12 @@ TrainingError
 ├─ DataMissing      a data set is not where it was looked for, or is damaged (the caller's)
 ├─ RunMismatch      the run directory holds a run of another recipe (the caller's)
 ├─ BadCheckpoint    a checkpoint cannot be read (the disk's)
-├─ DiskFull         a checkpoint could not be written; the last good one stays (the disk's)
+├─ DiskFull         a checkpoint or the log could not be written; the last good one stays (the disk's)
 └─ NonFiniteLoss    the loss became infinite or NaN (the recipe's)
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 
 
 class TrainingError(Exception):
@@ -33,7 +34,13 @@ class BadCheckpoint(TrainingError):
 
 
 class DiskFull(TrainingError):
-    """No space for a checkpoint; nothing that was there before is lost."""
+    """No space for a checkpoint or a line of the log; nothing that was there before is lost."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            f"no space to write {path}; the checkpoints before it are intact. "
+            "Free some space and run the same command again"
+        )
 
 
 class NonFiniteLoss(TrainingError):

@@ -85,12 +85,14 @@ def measure_policies(
     return rows
 
 
-def evaluate_version(version: ModelVersion, split: Split, precision: str = "fp32") -> list[Measured]:
+def evaluate_version(
+    version: ModelVersion, split: Split, precision: str = "fp32", policies: Sequence[str] = ()
+) -> list[Measured]:
     """`measure_policies` with ONNX Runtime; raises EngineError if the version lacks that precision."""
     if version.card.labels != split.images.labels:
         raise DataMissing(f"{version.reference} has other labels than the images of {split.dataset}")
     engine = OnnxEngine(version, precision)
-    rows = measure_policies(version.card, engine, split)
+    rows = measure_policies(version.card, engine, split, policies)
     engine.close()
     stated: Literal["fp32", "int8"] = "int8" if precision == "int8" else "fp32"
     return [replace(row, metric=replace(row.metric, precision=stated)) for row in rows]

@@ -4,6 +4,8 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from training.disk import naming_a_full_disk
+
 Value = float | int | str | None
 
 
@@ -17,14 +19,15 @@ class Journal:
             return
         kept = [line for line in read_journal(path) if int(line.get("step") or 0) <= resumed_step]
         draft = path.with_suffix(".tmp")
-        draft.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        with naming_a_full_disk(path):
+            draft.write_text("".join(json.dumps(line) + "\n" for line in kept))
         draft.replace(path)
 
     def write(self, event: str, step: int, **values: Value) -> None:
-        """Append one line."""
+        """Append one line; raises DiskFull."""
         if not self._is_writing:
             return
-        with self._path.open("a") as file:
+        with naming_a_full_disk(self._path), self._path.open("a") as file:
             file.write(json.dumps({"event": event, "step": step, **values}) + "\n")
 
 

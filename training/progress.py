@@ -54,24 +54,33 @@ class TerminalObserver:
 
 
 class TensorBoardObserver:
-    """Writes what is evaluated for TensorBoard, and passes everything on."""
+    """Writes what is evaluated for TensorBoard, and passes everything on; a run does not end for its sake."""
 
     def __init__(self, inner: Observer, directory: Path) -> None:
         self._inner = inner
-        self._writer = SummaryWriter(str(directory))
+        self._writer: SummaryWriter | None = SummaryWriter(str(directory))
 
     def saw_steps(self, step: int, steps: int, loss: float, error: float, images_per_s: float) -> None:
         self._inner.saw_steps(step, steps, loss, error, images_per_s)
 
     def saw_evaluation(self, step: int, values: dict[str, Value]) -> None:
+        self._inner.saw_evaluation(step, values)
+        try:
+            self._write(step, values)
+        except OSError as err:
+            self._writer = None
+            self.say(f"TensorBoard's files end at step {step}: {err.strerror}")
+
+    def say(self, sentence: str) -> None:
+        self._inner.say(sentence)
+
+    def _write(self, step: int, values: dict[str, Value]) -> None:
+        if self._writer is None:
+            return
         for name, value in values.items():
             if isinstance(value, int | float):
                 self._writer.add_scalar(name, value, step)
         self._writer.flush()
-        self._inner.saw_evaluation(step, values)
-
-    def say(self, sentence: str) -> None:
-        self._inner.say(sentence)
 
 
 class SilentObserver:

@@ -4,7 +4,6 @@ A checkpoint is written beside its place, synced and renamed: a kill at any mome
 new one. `step-*.pt` are the last k; `best.pt` is the one with the lowest validation error so far.
 """
 
-import errno
 import math
 import os
 from dataclasses import asdict, dataclass
@@ -14,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from training.disk import naming_a_full_disk
 from training.errors import BadCheckpoint, DiskFull
 from training.schedule import ScheduleState
 
@@ -89,20 +89,16 @@ def write_atomically(path: Path, content: object) -> None:
     """torch.save to a neighbour, fsync, rename, fsync the directory; raises DiskFull and leaves no debris."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with draft.open("wb") as file:
+        with naming_a_full_disk(path), draft.open("wb") as file:
             torch.save(content, file)
             file.flush()
             os.fsync(file.fileno())
         draft.replace(path)
         _sync_directory(path.parent)
-    except (OSError, RuntimeError) as err:  # torch reports a short write as RuntimeError
+    except RuntimeError as err:  # torch reports a short write so
+        raise DiskFull(path) from err
+    finally:
         draft.unlink(missing_ok=True)
-        if isinstance(err, OSError) and err.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise
-        raise DiskFull(
-            f"no space to write {path}; the checkpoints before it are intact. "
-            "Free some space and run the same command again"
-        ) from err
 
 
 def _sync_directory(directory: Path) -> None:

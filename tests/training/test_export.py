@@ -57,6 +57,8 @@ def test_evaluating_finds_the_errors_of_the_card(exported: Exported, data: Path)
     rows = evaluate_version(exported.version, open_test_split(data))
     assert [row.metric for row in rows] == [row.metric for row in exported.rows]
     assert format_table(rows).count("\n") == len(rows) + 2
+    [alone] = evaluate_version(exported.version, open_test_split(data), policies=["center"])
+    assert alone.metric == rows[[row.metric.tta for row in rows].index("center")].metric
 
 
 def test_measured_errors_go_into_the_next_version_once(

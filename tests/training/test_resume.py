@@ -12,9 +12,10 @@ import torch
 
 from tests.training.making import tiny_recipe, write_cifar10
 from training.data.arrays import LabelledImages
+from training.disk import require_space
 from training.distributed import Ranks
 from training.errors import DiskFull, NonFiniteLoss, RunMismatch
-from training.journal import Value, read_journal
+from training.journal import Journal, Value, read_journal
 from training.recipe import Recipe, parse_recipe
 from training.state import list_checkpoints, load_state
 from training.task import load_splits
@@ -154,6 +155,18 @@ def test_a_full_disk_is_said_and_the_last_good_checkpoint_stays(
     assert sorted(path.name for path in tmp_path.iterdir()) == before
     train(tiny_recipe(), data, tmp_path, CPU, Watcher())
     assert_same_end(tmp_path, whole)
+
+
+def test_a_full_disk_is_said_by_whatever_writes_first(tmp_path: Path) -> None:
+    """/dev/full is a disk without space, from the kernel itself."""
+    journal = Journal(tmp_path / "metrics.jsonl", 0)
+    (tmp_path / "metrics.jsonl").unlink()
+    (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
+    with pytest.raises(DiskFull, match=r"no space to write .*metrics.jsonl; the checkpoints before"):
+        journal.write("evaluation", 1, error=3.0)
+    (tmp_path / ".probe").symlink_to("/dev/full")
+    with pytest.raises(DiskFull, match="Free some space"):
+        require_space(tmp_path)
 
 
 def test_a_loss_that_is_no_number_stops_the_run_with_step_and_batch(data: Path, tmp_path: Path) -> None:
