@@ -21,6 +21,7 @@ from training.data.cifar10 import load_cifar10
 from training.data.folder import CenterCut, FolderSource, RandomCut
 from training.data.listing import Listing, list_folder, list_imagenet, split_listing
 from training.data.reading import BrokenFiles, read_once
+from training.data.served import require_readable
 from training.data.source import MemorySource, Source
 from training.data.statistics import Statistics, measure_statistics
 from training.distributed import Ranks
@@ -120,6 +121,8 @@ def _open_files(
     recipe: Recipe, files: Listings, ranks: Ranks, say: Callable[[str], None], fixed: Statistics | None
 ) -> Task:
     broken = BrokenFiles(recipe.data.skip_broken, say, set())
+    if broken.is_skipping:
+        require_readable(files.training)
     center = CenterCut(preprocess_of(recipe))
     if recipe.data.mean == "pixel" and recipe.augment.crop_px != center.preprocess.crop_px:
         raise BadRecipe(

@@ -10,7 +10,7 @@ import torch
 from tests.training.making import Quiet, write_imagenet, write_photos
 from training.data.folder import CenterCut, RandomCut
 from training.data.listing import list_folder, list_imagenet, split_listing
-from training.data.served import Pixels
+from training.data.served import Pixels, Unreadable, read_image
 from training.distributed import Ranks
 from training.errors import BadRecipe, DataMissing
 from training.recipe import Recipe, load_recipe
@@ -126,8 +126,29 @@ def test_broken_images_are_named_once_and_left_out_on_request(tmp_path: Path) ->
     train(recipe, tmp_path, tmp_path / "run", CPU, quiet)
     assert quiet.steps == 12  # three passes over the training images
     assert len([line for line in quiet.said if "3.png" in line]) == 1
-    assert quiet.said[-1].endswith("(3 so far)")
+    assert "(3 so far): the image's first bytes are of no format" in quiet.said[-1]
     assert all(value.isfinite().all() for value in load_state(tmp_path / "run/best.pt").model.values())
+
+
+def test_a_class_without_a_readable_image_is_refused(tmp_path: Path) -> None:
+    write_imagenet(tmp_path)
+    for path in (tmp_path / "train/class 1").iterdir():
+        path.write_bytes(b"no picture")
+    with pytest.raises(DataMissing, match="class 'class 1' has no image to train on"):
+        open_small(tmp_path, "data.skip_broken=true")
+
+
+def test_hidden_files_are_no_images(tmp_path: Path) -> None:
+    """macOS leaves `._name.jpg` beside every file it copies to a foreign disk."""
+    write_photos(tmp_path, classes=2, per_class=2)
+    (tmp_path / "class 1/._0.jpg").write_bytes(b"\x00\x05\x16\x07")
+    assert len(list_folder(tmp_path)) == 4
+
+
+def test_a_file_that_may_not_be_read_is_said_like_a_broken_one(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").mkdir()  # reading a directory fails for root too
+    with pytest.raises(Unreadable, match="Is a directory"):
+        read_image(tmp_path / "a.jpg")
 
 
 def test_a_run_on_folders_resumes_exactly(imagenet: Path, tmp_path: Path) -> None:

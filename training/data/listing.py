@@ -41,7 +41,7 @@ def list_folder(root: Path) -> Listing:
     paths: list[Path] = []
     targets: list[int] = []
     for index, folder in enumerate(folders):
-        files = (path for path in folder.rglob("*") if path.is_file())
+        files = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
         found = sorted(path for path in files if path.suffix.lower() in SUFFIXES)
         if not found:
             raise DataMissing(f"{folder} holds no image ({' '.join(sorted(SUFFIXES))}); fill it or remove it")

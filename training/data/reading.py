@@ -10,15 +10,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from models.decode import ImageError, decode_image
 from training.data.listing import Listing
-from training.data.served import OWN_FILES, Pixels
+from training.data.served import Pixels, Unreadable, read_image
 from training.errors import DataMissing
 
 BATCH = 100  # images measured at a time
 PREFETCH = 4  # batches a worker keeps ready
 
 Cut = Callable[[Pixels, int], Pixels]  # (image [H, W, 3], place in the epochs' endless row) -> view
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """A file that cannot be decoded, and why."""
+
+    path: Path
+    reason: str
 
 
 @dataclass(slots=True)
@@ -29,17 +36,18 @@ class BrokenFiles:
     say: Callable[[str], None]
     seen: set[Path]
 
-    def report(self, paths: Iterable[Path]) -> None:
+    def report(self, files: Iterable[Broken]) -> None:
         """Account for files; raises DataMissing unless they are to be skipped."""
-        for path in paths:
+        for file in files:
             if not self.is_skipping:
                 raise DataMissing(
-                    f"{path} cannot be decoded; remove it, or go on without such images: "
-                    "--set data.skip_broken=true"
+                    f"{file.path} cannot be decoded ({file.reason}); remove it, or go on without such "
+                    "images: --set data.skip_broken=true"
                 )
-            if path not in self.seen:
-                self.seen.add(path)
-                self.say(f"skipped {path}: it cannot be decoded ({len(self.seen)} so far)")
+            if file.path not in self.seen:
+                self.seen.add(file.path)
+                count = f"{len(self.seen)} so far"
+                self.say(f"skipped {file.path}: it cannot be decoded ({count}): {file.reason}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +56,14 @@ class Views:
 
     views: Tensor
     targets: Tensor
-    broken: tuple[Path, ...]
+    broken: tuple[Broken, ...]
 
     def pin_memory(self) -> "Views":
         """Called by DataLoader, so that copies to a GPU run beside the computation."""
         return Views(self.views.pin_memory(), self.targets.pin_memory(), self.broken)
 
 
-class _Files(Dataset[tuple[Pixels | None, int, tuple[Path, ...]]]):
+class _Files(Dataset[tuple[Pixels | None, int, tuple[Broken, ...]]]):
     """Item (index, place) is the view cut from image `index`, or from the next one that can be decoded."""
 
     def __init__(self, listing: Listing, cut: Cut, is_replacing: bool) -> None:
@@ -64,16 +72,16 @@ class _Files(Dataset[tuple[Pixels | None, int, tuple[Path, ...]]]):
     def __len__(self) -> int:
         return len(self._listing)
 
-    def __getitem__(self, item: tuple[int, int]) -> tuple[Pixels | None, int, tuple[Path, ...]]:
+    def __getitem__(self, item: tuple[int, int]) -> tuple[Pixels | None, int, tuple[Broken, ...]]:
         index, place = item
-        broken: list[Path] = []
+        broken: list[Broken] = []
         for offset in range(len(self._listing)):
             found = (index + offset) % len(self._listing)
             path = self._listing.paths[found]
             try:
-                pixels = decode_image(path.read_bytes(), OWN_FILES).pixels
-            except ImageError:
-                broken.append(path)
+                pixels = read_image(path)
+            except Unreadable as err:
+                broken.append(Broken(path, str(err)))
                 if not self._is_replacing:
                     break
                 continue
@@ -122,10 +130,10 @@ def _open_loader(
     return loader
 
 
-def _collate(items: list[tuple[Pixels | None, int, tuple[Path, ...]]]) -> Views:
+def _collate(items: list[tuple[Pixels | None, int, tuple[Broken, ...]]]) -> Views:
     kept = [(view, target) for view, target, _ in items if view is not None]
     views: NDArray[np.uint8] = (
         np.stack([view for view, _ in kept]) if kept else np.empty((0, 0, 0, 3), np.uint8)
     )
     targets = torch.tensor([target for _, target in kept], dtype=torch.int64)
-    return Views(torch.from_numpy(views), targets, tuple(path for _, _, paths in items for path in paths))
+    return Views(torch.from_numpy(views), targets, tuple(file for _, _, files in items for file in files))

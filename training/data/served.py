@@ -19,6 +19,20 @@ Pixels = NDArray[np.uint8]
 OWN_FILES = DecodeLimits(max_bytes=200_000_000, max_pixels=200_000_000)  # one's own, not a stranger's
 
 
+class Unreadable(Exception):
+    """A file cannot be read, or is no image that the service takes; the message is the reason alone."""
+
+
+def read_image(path: Path) -> Pixels:
+    """The pixels of an image file as the service would see them; raises Unreadable."""
+    try:
+        return decode_image(path.read_bytes(), OWN_FILES).pixels
+    except OSError as err:
+        raise Unreadable(err.strerror) from err
+    except ImageError as err:
+        raise Unreadable(str(err)) from err
+
+
 class ServedImages(Protocol):
     """A labelled set to be looked at as requests are, in order, as often as wanted."""
 
@@ -77,9 +91,9 @@ class ServedFiles:
     def __iter__(self) -> Iterator[Pixels]:
         for path in self.listing.paths:
             try:
-                yield decode_image(path.read_bytes(), OWN_FILES).pixels
-            except ImageError as err:
-                raise DataMissing(f"{path} cannot be decoded; remove it") from err
+                yield read_image(path)
+            except Unreadable as err:
+                raise DataMissing(f"{path} cannot be decoded ({err}); remove it") from err
 
     def sample(self, count: int) -> Iterator[Pixels]:
         chosen = self.listing.pick(spread(len(self.listing), count))
@@ -101,11 +115,21 @@ def leave_out_broken(listing: Listing, say: Callable[[str], None]) -> Listing:
     return listing.pick(np.flatnonzero(readable))
 
 
+def require_readable(listing: Listing) -> None:
+    """See that every class has an image that can be decoded; raises DataMissing naming one that has none."""
+    for target, label in enumerate(listing.labels):
+        members = np.flatnonzero(listing.targets == target)
+        if not any(is_readable(listing.paths[index]) for index in members):
+            raise DataMissing(
+                f"class {label!r} has no image to train on that can be decoded; fill its folder or remove it"
+            )
+
+
 def is_readable(path: Path) -> bool:
     """Whether the service's decoder takes this file."""
     try:
-        decode_image(path.read_bytes(), OWN_FILES)
-    except ImageError:
+        read_image(path)
+    except Unreadable:
         return False
     return True
 
