@@ -40,3 +40,9 @@ def test_counts_survive_a_kill_and_go_on_in_the_same_slot(tmp_path: Path) -> Non
 def test_slot_with_an_underscore_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="underscore"):
         open_store(tmp_path, "worker_0")
+
+
+def test_a_file_that_is_only_just_made_counts_nothing(tmp_path: Path) -> None:
+    count_and_die(tmp_path, 0)
+    (tmp_path / "counter_worker-1.db").touch()
+    assert 'resnet_batch_views_count{model="cifar10"} 3.0' in render_metrics(tmp_path).decode()
