@@ -7,7 +7,7 @@ and the request's own deadline. Under SERVE_DEGRADE the view policy becomes chea
 from collections.abc import Callable, Mapping
 from types import TracebackType
 
-from service.errors import Overloaded, TooLarge
+from service.errors import DeadlinePassed, Overloaded, TooLarge
 
 # Refused callers are asked back when the queue should be at half its limit: asked back at the limit itself,
 # they would find it full again.
@@ -72,7 +72,12 @@ class InflightBudget:
 
 
 def check_wait(wait_ms: float, max_wait_ms: float, left_ms: float) -> None:
-    """Raises Overloaded where the predicted wait is over the limit, or over what is left to the deadline."""
+    """Raises Overloaded where the predicted wait is over the limit, or over what is left to the deadline.
+
+    DeadlinePassed where nothing is left.
+    """
+    if left_ms <= 0:
+        raise DeadlinePassed("the deadline passed before the image was classified")
     if wait_ms > max_wait_ms:
         detail = (
             f"the predicted wait is {wait_ms:.0f} ms, the limit is {max_wait_ms:.0f} ms (SERVE_MAX_WAIT_MS)"

@@ -1,7 +1,7 @@
 """The Open Inference Protocol v2 without a transport: what is asked, and how the Classifier answers it."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from service.errors import BadRequest, UnknownModel
@@ -18,9 +18,17 @@ from service.protocols.options import parse_options
 from service.types import ClassifyOptions, ModelSummary
 
 # Parameters of the protocol that say nothing about classification.
-IGNORED = frozenset({"sequence_id", "sequence_start", "sequence_end", "binary_data_output"})
-# Options that the protocol has its own words for.
-NOT_PARAMETERS = frozenset({"model", "top_k", "map", "class", "logits"})
+IGNORED = frozenset(
+    {
+        "sequence_id",
+        "sequence_start",
+        "sequence_end",
+        "binary_data_output",
+        "triton_enable_empty_final_response",  # an answer here is always the final one, and says so
+    }
+)
+# Those it shares with the other protocols: the protocol has its own words for the rest.
+SHARED = ("tta", "scales", "merge", "pool", "precision")
 MAX_TIMEOUT_US = 10**15
 
 Parameter = str | int | float | bool
@@ -70,10 +78,12 @@ def read_parameters(given: Mapping[str, Parameter], deadline: float) -> tuple[Cl
             deadline = min(deadline, time.monotonic() + _read_timeout_s(value))
         elif name == "priority":
             texts[name] = _read_priority(value)
-        elif name in NOT_PARAMETERS:
-            raise BadRequest(f"{name} is not a parameter of this protocol", name)
-        elif name not in IGNORED:
+        elif name in SHARED:
             texts[name] = str(value)
+        elif name not in IGNORED:
+            known = ", ".join([*SHARED, "priority", "timeout"])
+            shown = f"{name[:40]!r} is not a parameter of this protocol"
+            raise BadRequest(f"{shown}; known are {known}", name[:80])
     return parse_options(texts), deadline
 
 
@@ -91,10 +101,20 @@ async def infer(context: ProtocolContext, call: InferCall) -> InferAnswer:
     return InferAnswer(model, output)
 
 
-def check_output(name: str) -> None:
-    """Raises BadRequest for an output that does not exist."""
-    if name != OUTPUT:
-        raise BadRequest(f"output {name[:80]!r} is not known, the only one is {OUTPUT}", "outputs")
+def check_outputs(names: Sequence[str]) -> None:
+    """Raises BadRequest for an output that does not exist, or that is asked for twice."""
+    for name in names:
+        if name != OUTPUT:
+            raise BadRequest(f"output {name[:80]!r} is not known, the only one is {OUTPUT}", "outputs")
+    if len(names) > 1:
+        raise BadRequest(f"output {OUTPUT} is asked for {len(names)} times", "outputs")
+
+
+def refuse_shared_memory(parameters: Iterable[str]) -> None:
+    """Raises BadRequest where a tensor's parameters say that it lies in shared memory."""
+    for name in parameters:
+        if name.startswith("shared_memory_"):
+            raise BadRequest("tensors in shared memory are not supported: send the bytes", name[:80])
 
 
 def read_classification(value: object) -> int:
@@ -114,6 +134,8 @@ def _read_timeout_s(value: Parameter) -> float:
 
 def _read_priority(value: Parameter) -> str:
     """The protocol's numbers: 0 is the default and 1 the highest, what is below it is bulk."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        return "interactive" if value in (0, 1) else "bulk"
-    return str(value)
+    if not isinstance(value, int) or isinstance(value, bool):
+        return str(value)
+    if value < 0:
+        raise BadRequest(f"priority is {value}, it must be 0 or more", "priority")
+    return "interactive" if value in (0, 1) else "bulk"

@@ -9,7 +9,13 @@ from typing import Any
 import msgspec
 
 from service.errors import BadRequest
-from service.protocols.open_inference import InferAnswer, Parameter, check_output, read_classification
+from service.protocols.open_inference import (
+    InferAnswer,
+    Parameter,
+    check_outputs,
+    read_classification,
+    refuse_shared_memory,
+)
 from service.protocols.open_inference_tensors import (
     OUTPUT,
     OutputAsked,
@@ -21,24 +27,25 @@ from service.protocols.open_inference_tensors import (
 HEADER_LENGTH = "Inference-Header-Content-Length"
 
 
+# What may be left out may be null: some clients write every field they know.
 class _Input(msgspec.Struct):
     name: str
     datatype: str
     shape: list[int]
-    parameters: dict[str, Any] = {}
-    data: Any = msgspec.UNSET
+    parameters: dict[str, Any] | None = None
+    data: Any = None
 
 
 class _Output(msgspec.Struct):
     name: str
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, Any] | None = None
 
 
 class _Infer(msgspec.Struct):
     inputs: list[_Input]
-    id: str = ""
-    parameters: dict[str, Parameter] = {}
-    outputs: list[_Output] = []
+    id: str | None = None
+    parameters: dict[str, Parameter | None] | None = None
+    outputs: list[_Output] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +58,12 @@ class InferBody:
     parameters: dict[str, Parameter] = field(default_factory=dict)
 
 
+class _Index(msgspec.Struct):
+    ready: bool | None = None
+
+
 _decoder = msgspec.json.Decoder(_Infer)
+_index_decoder = msgspec.json.Decoder(_Index | None)
 
 
 def parse_body(body: bytes, header_bytes: int | None) -> InferBody:
@@ -68,10 +80,19 @@ def parse_body(body: bytes, header_bytes: int | None) -> InferBody:
     except (msgspec.DecodeError, RecursionError) as err:
         raise BadRequest(f"the request is not an inference request: {_clip(err)}") from err
     raw = b"" if header_bytes is None else body[header_bytes:]
-    is_binary = asked.parameters.get("binary_data_output") is True
-    return InferBody(
-        _read_images(asked.inputs, raw), asked.id, _read_output(asked.outputs, is_binary), asked.parameters
-    )
+    parameters = {name: value for name, value in (asked.parameters or {}).items() if value is not None}
+    is_binary = _read_boolean("binary_data_output", parameters.get("binary_data_output", False))
+    output = _read_output(asked.outputs or [], is_binary)
+    return InferBody(_read_images(asked.inputs, raw), asked.id or "", output, parameters)
+
+
+def parse_index(body: bytes) -> bool:
+    """Whether only what is ready is asked for, by the body of a repository index; raises BadRequest."""
+    try:
+        asked = _index_decoder.decode(body.strip() or b"{}")
+    except (msgspec.DecodeError, RecursionError) as err:
+        raise BadRequest(f"the request is not an index request: {_clip(err)}") from err
+    return asked is not None and asked.ready is True
 
 
 def encode_answer(answer: InferAnswer, call_id: str, *, is_binary: bool) -> tuple[bytes, int | None]:
@@ -100,12 +121,14 @@ def _read_images(inputs: list[_Input], raw: bytes) -> list[bytes]:
     [one] = inputs
     shape = tuple(one.shape)
     check_input(one.name, one.datatype, shape)
-    size = one.parameters.get("binary_data_size")
+    parameters = one.parameters or {}
+    refuse_shared_memory(parameters)
+    size = parameters.get("binary_data_size")
     if size is None:
         if raw:
             raise BadRequest("raw data follow the JSON, but no binary_data_size says so", "inputs")
-        return read_json_data(one.datatype, shape, None if one.data is msgspec.UNSET else one.data)
-    if one.data is not msgspec.UNSET:
+        return read_json_data(one.datatype, shape, one.data)
+    if one.data is not None:
         raise BadRequest("an input has both data and binary_data_size", "data")
     if isinstance(size, bool) or size != len(raw):
         raise BadRequest(f"binary_data_size is not the {len(raw)} bytes that follow", "binary_data_size")
@@ -113,15 +136,19 @@ def _read_images(inputs: list[_Input], raw: bytes) -> list[bytes]:
 
 
 def _read_output(outputs: list[_Output], is_binary: bool) -> OutputAsked:
-    asked = OutputAsked(is_binary=is_binary)
-    for one in outputs:
-        check_output(one.name)
-        classification = read_classification(one.parameters.get("classification", 0))
-        binary_data = one.parameters.get("binary_data", is_binary)
-        if not isinstance(binary_data, bool):
-            raise BadRequest("binary_data must be true or false", "binary_data")
-        asked = OutputAsked(classification, binary_data)
-    return asked
+    check_outputs([one.name for one in outputs])
+    if not outputs:
+        return OutputAsked(is_binary=is_binary)
+    parameters = outputs[0].parameters or {}
+    refuse_shared_memory(parameters)
+    classification = read_classification(parameters.get("classification", 0))
+    return OutputAsked(classification, _read_boolean("binary_data", parameters.get("binary_data", is_binary)))
+
+
+def _read_boolean(name: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise BadRequest(f"{name} must be true or false", name)
+    return value
 
 
 def _clip(err: Exception) -> str:

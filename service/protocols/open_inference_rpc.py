@@ -14,11 +14,12 @@ from service.protocols.base import ProtocolContext
 from service.protocols.open_inference import (
     InferCall,
     Parameter,
-    check_output,
+    check_outputs,
     find_model,
     infer,
     name_model,
     read_classification,
+    refuse_shared_memory,
 )
 from service.protocols.open_inference_models import (
     describe_config,
@@ -168,6 +169,7 @@ class InferenceServicer(pb_grpc.GRPCInferenceServiceServicer):
     ) -> pb.ModelStreamInferResponse:
         try:
             response = await self._infer(call, f"{call.request_id[:48]}.{index}", request)
+            response.parameters["triton_final_response"].bool_param = True  # one request, one answer
             return pb.ModelStreamInferResponse(infer_response=response)
         except ServiceError as error:
             partial = pb.ModelInferResponse(model_name=request.model_name, id=request.id)
@@ -223,6 +225,7 @@ def _read_images(request: pb.ModelInferRequest) -> list[bytes]:
     one = request.inputs[0]
     shape = tuple(one.shape)
     check_input(one.name, one.datatype, shape)
+    refuse_shared_memory(one.parameters)
     if request.raw_input_contents:
         if len(request.raw_input_contents) != 1 or one.HasField("contents"):
             raise BadRequest("raw_input_contents must have one element, and no input contents", "inputs")
@@ -236,13 +239,13 @@ def _read_images(request: pb.ModelInferRequest) -> list[bytes]:
 
 
 def _read_output(request: pb.ModelInferRequest) -> OutputAsked:
-    asked = OutputAsked(is_binary=True)
-    for one in request.outputs:
-        check_output(one.name)
-        if "classification" in one.parameters:
-            value = _read_parameter("classification", one.parameters["classification"])
-            asked = OutputAsked(read_classification(value), is_binary=True)
-    return asked
+    check_outputs([one.name for one in request.outputs])
+    parameters = request.outputs[0].parameters if request.outputs else {}
+    refuse_shared_memory(parameters)
+    if "classification" not in parameters:
+        return OutputAsked(is_binary=True)
+    value = _read_parameter("classification", parameters["classification"])
+    return OutputAsked(read_classification(value), is_binary=True)
 
 
 def _read_parameter(name: str, given: pb.InferParameter) -> Parameter:

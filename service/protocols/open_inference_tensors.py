@@ -90,7 +90,7 @@ def split_raw(datatype: str, shape: Shape, raw: bytes) -> list[bytes]:
 
 def read_json_data(datatype: str, shape: Shape, data: object) -> list[bytes]:
     """Images out of a tensor's JSON: base64 strings, or bytes as numbers; raises BadRequest."""
-    elements = _flatten(data, depth=len(shape))
+    elements = _flatten(data, shape)
     if datatype == "UINT8":
         try:
             return split_raw(datatype, shape, bytes(elements))  # type: ignore[arg-type]  # raises otherwise
@@ -123,12 +123,16 @@ def make_classification(answers: Sequence[Sequence[Prediction]], count: int) -> 
     return OutputTensor("BYTES", (len(rows), len(rows[0])), [text for row in rows for text in row])
 
 
-def _flatten(data: object, depth: int) -> list[object]:
+def _flatten(data: object, shape: Shape) -> list[object]:
+    """The elements of `data`, an array of them or of rows of them."""
     if not isinstance(data, list):
         raise BadRequest(f"the data of {INPUT} are not an array", "data")
-    if depth > 1 and data and all(isinstance(row, list) for row in data):
-        return [element for row in data for element in row]
-    return data
+    if not data or not all(isinstance(row, list) for row in data):
+        return data
+    length = shape[1] if len(shape) > 1 else 1
+    if any(len(row) != length for row in data):
+        raise BadRequest(f"the data of {INPUT} have rows that are not of {length} elements", "data")
+    return [element for row in data for element in row]
 
 
 def _decode(element: object) -> bytes:

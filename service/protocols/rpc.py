@@ -16,6 +16,7 @@ import service.protocols
 from models.catalog import find_entries
 from service.protocols.base import ProtocolContext, ProtocolEntry
 from service.protocols.rpc_calls import Calls
+from service.protocols.rpc_decoding import DecodingGuard
 from service.protocols.rpc_health import NAME as HEALTH
 from service.protocols.rpc_health import add_health
 from service.protocols.rpc_service import RpcService
@@ -62,10 +63,12 @@ class RunningRpc:
 
 async def start(context: ProtocolContext, sock: socket.socket) -> RunningRpc:
     """Serve on the address that `sock` is bound to. Raises OSError where it cannot be shared."""
-    server = grpc.aio.server(
-        options=list_options(context.settings), maximum_concurrent_rpcs=context.settings.max_connections
-    )
     calls = Calls(context)
+    server = grpc.aio.server(
+        interceptors=[DecodingGuard(calls)],
+        options=list_options(context.settings),
+        maximum_concurrent_rpcs=context.settings.max_connections,
+    )
     services = find_entries(service.protocols, "RPC_SERVICE", RpcService)
     for one in services:
         one.add(context, calls, server)

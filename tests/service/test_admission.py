@@ -3,7 +3,7 @@
 import pytest
 
 from service.admission import InflightBudget, check_wait, choose_policy, predict_retry_s
-from service.errors import Overloaded, PoisonImage, TooLarge
+from service.errors import DeadlinePassed, Overloaded, PoisonImage, TooLarge
 from service.quarantine import MAX_IMAGES, QUARANTINE_S, Quarantine
 
 COST_MS = {"center": 1.0, "flip": 2.0, "ten_crop": 10.0, "multi_scale": 30.0}
@@ -43,6 +43,11 @@ def test_wait_over_the_limit_is_refused() -> None:
     check_wait(2000.0, 2000.0, 9000.0)
     with pytest.raises(Overloaded, match="SERVE_MAX_WAIT_MS"):
         check_wait(2001.0, 2000.0, 9000.0)
+
+
+def test_what_is_past_its_deadline_is_not_called_an_overload() -> None:
+    with pytest.raises(DeadlinePassed):
+        check_wait(0.0, 100.0, -1.0)
 
 
 def test_wait_past_the_deadline_is_refused_at_once() -> None:

@@ -143,6 +143,13 @@ class InferResponseBody(BaseModel):
     outputs: list[OutputBody]
 
 
+def describe_index_body() -> dict[str, Any]:
+    """The request's body of the repository index, for the OpenAPI document."""
+    ready = {"type": ["boolean", "null"], "description": "leave out what is not ready"}
+    schema = {"type": ["object", "null"], "properties": {"ready": ready}}
+    return {"requestBody": {"required": False, "content": {"application/json": {"schema": schema}}}}
+
+
 def describe_infer_body() -> dict[str, Any]:
     """The request's body and headers for the OpenAPI document."""
     size = {"type": "integer", "minimum": 1}

@@ -22,6 +22,7 @@ INFER = "/v2/models/cifar10/infer"
 PROBS = [0.7, 0.2, 0.1]
 LIMIT = 50_000
 OVERHEAD = 65_536
+SHARED_MEMORY = {"parameters": {"shared_memory_region": "mine", "shared_memory_byte_size": 40}}
 
 
 @pytest.fixture(scope="module")
@@ -66,8 +67,59 @@ def test_a_server_without_workers_is_alive_and_not_ready() -> None:
 def test_the_index_tells_of_refused_versions_and_can_leave_them_out(client: httpx.Client) -> None:
     refused = {"name": "cifar10", "version": "2", "state": "UNAVAILABLE", "reason": "NaN in conv1.weight"}
     served = {"name": "cifar10", "version": "1", "state": "READY", "reason": ""}
-    assert client.post("/v2/repository/index").json() == [served, refused]
-    assert client.post("/v2/repository/index", json={"ready": True}).json() == [served]
+    for body in (b"", b"{}", b"null", b'{"ready": null}'):
+        assert client.post("/v2/repository/index", content=body).json() == [served, refused]
+    for headers in ({}, {"Content-Type": "application/x-www-form-urlencoded"}):  # as `curl -d` sends it
+        answer = client.post("/v2/repository/index", content=b'{"ready": true}', headers=headers)
+        assert answer.json() == [served]
+
+
+@pytest.mark.parametrize("body", [b"[]", b'{"ready": "yes"}', b"{", b"\xff", b"[" * 4_000])
+def test_a_wrong_index_request_is_told_what_is_wrong(client: httpx.Client, body: bytes) -> None:
+    answer = client.post("/v2/repository/index", content=body)
+    assert answer.status_code == 400
+    assert "not an index request" in answer.json()["error"]
+
+
+def test_fields_that_may_be_left_out_may_be_null(client: httpx.Client) -> None:
+    body = make_json([b"image"], [1], id=None, parameters={"tta": None}, outputs=None)
+    body["inputs"][0]["parameters"] = None
+    assert read_probs(client.post(INFER, json=body)) == pytest.approx(PROBS)
+    body["parameters"], body["outputs"] = None, [{"name": "PROBS", "parameters": None}]
+    assert read_probs(client.post(INFER, json=body)) == pytest.approx(PROBS)
+
+
+@pytest.mark.parametrize(
+    ("size", "raw"),
+    [
+        (0, b""),
+        (1, b""),
+        (9, b"\5\0\0\0image!"),
+        (-9, b"\5\0\0\0image"),
+        ("9", b"\5\0\0\0image"),
+        (True, b"x"),
+    ],
+)
+def test_a_binary_size_that_lies_is_refused(client: httpx.Client, size: Any, raw: bytes) -> None:
+    tensor = {"name": "IMAGE", "datatype": "BYTES", "shape": [1], "parameters": {"binary_data_size": size}}
+    header = json.dumps({"inputs": [tensor]}).encode()
+    headers = {"Inference-Header-Content-Length": str(len(header))}
+    answer = client.post(INFER, content=header + raw, headers=headers)
+    assert (answer.status_code, list(answer.json())) == (400, ["error"])
+
+
+@pytest.mark.parametrize("length", ["-1", "x", "", "1e3", "+5", "99999999", "99999999999", "5"])
+def test_a_header_length_that_lies_is_refused(client: httpx.Client, length: str) -> None:
+    headers = {"Inference-Header-Content-Length": length}
+    answer = client.post(INFER, json=make_json([b"image"], [1]), headers=headers)
+    assert (answer.status_code, list(answer.json())) == (400, ["error"])
+
+
+def test_a_deadline_that_has_passed_is_told_as_such(client: httpx.Client, frontend: RunningFrontend) -> None:
+    received = len(frontend.workers[1].received)
+    answer = client.post(INFER, json=make_json([b"image"], [1], parameters={"timeout": 1}))
+    assert (answer.status_code, list(answer.json())) == (504, ["error"])
+    assert len(frontend.workers[1].received) == received
 
 
 @pytest.mark.parametrize("shape", [[1], [1, 1]], ids=["flat", "with a column"])
@@ -149,14 +201,27 @@ def test_the_limit_holds_after_inflation(client: httpx.Client) -> None:
         (make_json([b"image"], [2]), 400, "shape"),
         (make_json([b"image"], [0]), 400, "shape"),
         (make_json([b"image"], [1, 2]), 400, "shape"),
+        (make_json([b"image"], [-1]), 400, "shape"),
+        (make_json([b"image"], [10**30]), 400, "limit is 256"),
+        (make_json([b"image"], [1.5]), 400, "shape"),  # type: ignore[list-item]  # that is the mistake
         (make_json([b"image"] * 300, [300]), 400, "limit is 256"),
         (make_json([b""], [1]), 400, "empty"),
         (make_json([bytes(LIMIT + 1)], [1]), 413, "SERVE_MAX_IMAGE_BYTES"),
         (make_json([b"image"], [1], parameters={"frobnicate": 1}), 400, "frobnicate"),
         (make_json([b"image"], [1], parameters={"timeout": "soon"}), 400, "timeout"),
         (make_json([b"image"], [1], parameters={"priority": "first"}), 400, "priority"),
+        (make_json([b"image"], [1], parameters={"priority": -1}), 400, "priority"),
+        (make_json([b"image"], [1], parameters={"binary_data_output": "yes"}), 400, "binary_data_output"),
         (make_json([b"image"], [1], parameters={"top_k": 1}), 400, "top_k"),
         (make_json([b"image"], [1], outputs=[{"name": "FEATURES"}]), 400, "FEATURES"),
+        (make_json([b"image"], [1], outputs=[{"name": "PROBS"}] * 2), 400, "2 times"),
+        (make_json([b"image"], [1], outputs=[SHARED_MEMORY | {"name": "PROBS"}]), 400, "shared memory"),
+        ({"inputs": [SHARED_MEMORY | make_json([], [1])["inputs"][0]]}, 400, "shared memory"),
+        (
+            {"inputs": [{"name": "IMAGE", "datatype": "UINT8", "shape": [2, 2], "data": [[1], [2, 3, 4]]}]},
+            400,
+            "rows",
+        ),
         ({"inputs": []}, 400, "0 inputs"),
         ({"inputs": [{"name": "X", "datatype": "BYTES", "shape": [1], "data": ["YQ=="]}]}, 400, "'X'"),
         ({"inputs": [{"name": "IMAGE", "datatype": "FP32", "shape": [1], "data": [1.5]}]}, 400, "FP32"),

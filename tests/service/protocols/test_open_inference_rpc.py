@@ -20,6 +20,15 @@ def make_infer(**tensor: Any) -> oip.ModelInferRequest:
     return oip.ModelInferRequest(model_name="pets", inputs=[oip.ModelInferRequest.InferInputTensor(**given)])
 
 
+def make_asking(outputs: list[oip.ModelInferRequest.InferRequestedOutputTensor]) -> oip.ModelInferRequest:
+    request = make_infer(contents=oip.InferTensorContents(bytes_contents=[b"image"]))
+    request.outputs.extend(outputs)
+    return request
+
+
+TEXT = oip.InferParameter(string_param="mine")
+
+
 @pytest.mark.parametrize(
     "request_",
     [
@@ -50,8 +59,35 @@ def test_tensors_may_be_in_contents(
             make_infer(datatype="UINT8", shape=[1, 1], contents=oip.InferTensorContents(uint_contents=[256])),
             "inputs",
         ),
+        (make_infer(shape=[-1]), "shape"),
+        (make_infer(shape=[2**62]), "shape"),
+        (make_infer(parameters={"shared_memory_region": TEXT}), "shared_memory_region"),
+        (make_asking([oip.ModelInferRequest.InferRequestedOutputTensor(name="FEATURES")]), "outputs"),
+        (make_asking([oip.ModelInferRequest.InferRequestedOutputTensor(name="PROBS")] * 2), "outputs"),
+        (
+            make_asking(
+                [
+                    oip.ModelInferRequest.InferRequestedOutputTensor(
+                        name="PROBS", parameters={"shared_memory_region": TEXT}
+                    )
+                ]
+            ),
+            "shared_memory_region",
+        ),
     ],
-    ids=["no input", "another input", "another type", "fewer than the shape", "no byte"],
+    ids=[
+        "no input",
+        "another input",
+        "another type",
+        "fewer than the shape",
+        "no byte",
+        "negative",
+        "far too many",
+        "input in shared memory",
+        "another output",
+        "an output twice",
+        "output in shared memory",
+    ],
 )
 def test_a_wrong_tensor_is_an_invalid_argument(
     channel: grpc.Channel, request_: oip.ModelInferRequest, field: str
@@ -96,3 +132,23 @@ def test_the_first_error_of_a_request_ends_its_other_images(served: Served, chan
     assert caught.value.details() == "image 0: the predicted wait is too long"
     assert "RetryInfo" in read_details(caught.value)
     wait_for(lambda: served.classifier.cancelled == 1)
+
+
+@pytest.mark.parametrize("raw", [b"", b"\1\0\0", b"\xff\xff\xff\xffimage", b"\0\0\0\0", b"\1\0\0\0a" * 2])
+def test_raw_bytes_that_are_not_their_shape_are_an_invalid_argument(
+    served: Served, channel: grpc.Channel, raw: bytes
+) -> None:
+    request = make_infer()
+    request.raw_input_contents.append(raw)
+    with pytest.raises(grpc.RpcError) as caught:
+        oip_grpc.GRPCInferenceServiceStub(channel).ModelInfer(request)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert not served.classifier.asked
+
+
+def test_a_streamed_answer_says_that_it_is_the_final_one(channel: grpc.Channel) -> None:
+    request = make_infer(contents=oip.InferTensorContents(bytes_contents=[b"image"]))
+    request.parameters["triton_enable_empty_final_response"].bool_param = True
+    [told] = oip_grpc.GRPCInferenceServiceStub(channel).ModelStreamInfer(iter([request]))
+    assert told.infer_response.parameters["triton_final_response"].bool_param
+    assert told.infer_response.raw_output_contents

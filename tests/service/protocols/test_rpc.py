@@ -347,3 +347,51 @@ def test_a_compressed_message_is_bounded_by_its_inflated_size(served: Served) ->
         with pytest.raises(grpc.RpcError) as caught:
             stub.Classify(pb.ClassifyRequest(image=bytes(50_000_000)))
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def call_raw(method: Any, sent: Any) -> Any:
+    """Any: bytes without a type of message."""
+    return method(sent)
+
+
+UNREADABLE = b"\xff\xff\xff\xff"
+GOOD = pb.ClassifyStreamRequest(request=pb.ClassifyRequest(image=b"image")).SerializeToString()
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        "/resnet.v1.Classifier/Classify",
+        "/inference.GRPCInferenceService/ModelInfer",
+        "/grpc.health.v1.Health/Check",
+    ],
+)
+def test_bytes_that_are_no_message_are_the_callers_fault(
+    served: Served, channel: grpc.Channel, caplog: pytest.LogCaptureFixture, method: str
+) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        call_raw(channel.unary_unary(method), UNREADABLE)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "ErrorInfo" in read_details(caught.value)
+    assert not caplog.records
+    wait_for(lambda: count_requests(served, method, "INVALID_ARGUMENT") == 1)
+
+
+@pytest.mark.parametrize(
+    ("method", "sent", "answers"),
+    [
+        ("/resnet.v1.Classifier/ClassifyStream", [GOOD, UNREADABLE, GOOD], 1),
+        ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", [UNREADABLE], 0),
+    ],
+    ids=["images", "reflection"],
+)
+def test_bytes_that_are_no_message_end_a_stream_after_what_was_answered(
+    channel: grpc.Channel, caplog: pytest.LogCaptureFixture, method: str, sent: list[bytes], answers: int
+) -> None:
+    told = call_raw(channel.stream_stream(method), iter(sent))
+    for _ in range(answers):
+        next(told)
+    with pytest.raises(grpc.RpcError) as caught:
+        next(told)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert not caplog.records

@@ -5,12 +5,11 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, StrictBool
 
 from service.errors import BadRequest, NoWorker
 from service.protocols.base import ProtocolContext
 from service.protocols.open_inference import InferCall, find_model, infer, name_model
-from service.protocols.open_inference_json import HEADER_LENGTH, encode_answer, parse_body
+from service.protocols.open_inference_json import HEADER_LENGTH, encode_answer, parse_body, parse_index
 from service.protocols.open_inference_models import (
     describe_config,
     describe_model,
@@ -33,6 +32,7 @@ from service.protocols.rest.open_inference_schemas import (
     ReadyBody,
     ServerBody,
     StatisticsBody,
+    describe_index_body,
     describe_infer_body,
 )
 
@@ -41,15 +41,11 @@ MODEL, VERSION = "/models/{name}", "/models/{name}/versions/{version}"
 BINARY: dict[str, Any] = {
     "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
 }
+INDEX_STATUSES = (400, 408, 413, 415, 503)
+MAX_INDEX_BYTES = 1 << 12
 INFER_STATUSES = (400, 404, 408, 413, 415, 422, 429, 500, 503, 504)
 # Work on a larger body leaves the event loop to others meanwhile.
 INLINE_BYTES = 1 << 18
-
-
-class IndexRequest(BaseModel):
-    """What of the repository to list."""
-
-    ready: StrictBool = False
 
 
 def make_router(context: ProtocolContext) -> APIRouter:
@@ -90,12 +86,16 @@ def _add_repository(router: APIRouter, context: ProtocolContext) -> None:
     @router.post(
         "/repository/index",
         response_model=list[IndexBody],
-        responses=_errors(400),
+        responses=_errors(*INDEX_STATUSES),
         summary="Every model version known, and its state",
+        openapi_extra=describe_index_body(),
     )
-    async def index(asked: IndexRequest | None = None) -> list[dict[str, str]]:
-        is_ready_only = asked is not None and asked.ready
-        return list_index(context.classifier.list_models(), is_ready_only=is_ready_only)
+    async def index(request: Request) -> list[dict[str, str]]:
+        exchange: Exchange = request.scope["exchange"]
+        deadline = parse_deadline(exchange.text(b"request-timeout"), context.settings)
+        with context.classifier.reserve(0) as lease:
+            asked = parse_index(await read_inflated(request, lease, MAX_INDEX_BYTES, deadline))
+        return list_index(context.classifier.list_models(), is_ready_only=asked)
 
 
 def _add_models(router: APIRouter, context: ProtocolContext) -> None:
