@@ -3,6 +3,7 @@
 import ast
 import functools
 import importlib.util
+import signal
 from pathlib import Path
 
 NEEDS_TORCH = (
@@ -16,6 +17,9 @@ NEEDS_TORCH = (
 )
 HAS_TORCH = importlib.util.find_spec("torch") is not None
 ROOT = Path(__file__).resolve().parent.parent
+
+# A shell that starts the tests in the background makes them ignore Ctrl-C, and every process that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def imported_names(source: str) -> set[str]:
