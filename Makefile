@@ -76,6 +76,10 @@ trial-kills: .venv/ready ## kill -9 the whole service 50 times within a job of 1
 trial-memory: .venv/ready ## measure every process while 10,000 images are answered in one batch
 	@.venv/bin/python -m tests.service.jobs.trials memory
 
+.PHONY: trial-swaps
+trial-swaps: .venv/ready ## swap the served model 50 times under load, with rollbacks, and watch memory (SWAPS=50)
+	@.venv/bin/python -m bench.swaps --swaps $(or $(SWAPS),50)
+
 .PHONY: lint
 lint: .venv/ready ## check style, format and the laws between rooms
 	@.venv/bin/python -m ruff check .

@@ -56,6 +56,8 @@ class Problem:
 class ModelRepository:
     """One or more directories, the earlier winning where two hold the same version of the same name.
 
+    Where two say which version is the default, the later wins: it is the operator's own.
+
     May be asked every second: a card is read again only when its file has changed.
     """
 
@@ -114,7 +116,7 @@ class ModelRepository:
         return version
 
     def _default(self, name: str, versions: Sequence[ModelVersion]) -> int:
-        for directory in self.directories:
+        for directory in reversed(self.directories):  # the operator's own comes last and overrules the zoo
             chosen = read_default(directory, name)
             if chosen is not None:
                 return chosen
@@ -123,6 +125,16 @@ class ModelRepository:
 
 def read_version(path: Path) -> ModelVersion:
     """Read the card of one version directory, nothing else; raises BadVersion."""
+    card, text = read_card(path)
+    if (card.name, str(card.version)) != (path.parent.name, path.name):
+        raise BadVersion(
+            f"{CARD} is of {card.name}@{card.version}, its place of {path.parent.name}@{path.name}"
+        )
+    return ModelVersion(card, path, hashlib.sha256(text).hexdigest())
+
+
+def read_card(path: Path) -> tuple[ModelCard, bytes]:
+    """The card in a directory, and its bytes; raises BadVersion."""
     card_path = path / CARD
     if path.is_symlink() or card_path.is_symlink() or not card_path.is_file():
         raise BadVersion(f"{path.name}: {CARD} is missing or a link")
@@ -130,16 +142,11 @@ def read_version(path: Path) -> ModelVersion:
         if card_path.stat().st_size > MAX_CARD_BYTES:
             raise BadVersion(f"{CARD} is larger than {MAX_CARD_BYTES} bytes")
         text = card_path.read_bytes()
-        card = parse_card(text)
+        return parse_card(text), text
     except OSError as err:
         raise BadVersion(f"{CARD} cannot be read: {err.strerror}") from err
     except BadCard as err:
         raise BadVersion(str(err)) from err
-    if (card.name, str(card.version)) != (path.parent.name, path.name):
-        raise BadVersion(
-            f"{CARD} is of {card.name}@{card.version}, its place of {path.parent.name}@{path.name}"
-        )
-    return ModelVersion(card, path, hashlib.sha256(text).hexdigest())
 
 
 def check_version(path: Path) -> ModelVersion:
@@ -207,18 +214,21 @@ def write_version(directory: Path, card: ModelCard, files: Mapping[str, bytes]) 
         partial.chmod(0o755)
         check_files(card, partial)
         check_contents(card, partial)
-        _publish(partial, home / str(card.version))
+        publish_version(partial, home / str(card.version))
     finally:
         _remove(partial)
     return read_version(home / str(card.version))
 
 
-def write_default(directory: Path, name: str, version: int) -> None:
-    """Make `version` what a bare `name` means, atomically."""
-    partial = directory / name / f".{SERVING}-{os.getpid()}"
-    _write_synced(partial, json.dumps({"default": version}).encode() + b"\n")
-    partial.replace(directory / name / SERVING)
-    _sync(directory / name)
+def write_default(directory: Path, name: str, version: int, previous: int | None = None) -> None:
+    """Make `version` what a bare `name` means, atomically; `previous` is what it meant before."""
+    home = directory / name
+    home.mkdir(parents=True, exist_ok=True)  # the version itself may lie in another directory
+    partial = home / f".{SERVING}-{os.getpid()}"
+    chosen = {"default": version} | ({} if previous is None else {"previous": previous})
+    _write_synced(partial, json.dumps(chosen).encode() + b"\n")
+    partial.replace(home / SERVING)
+    _sync(home)
 
 
 def read_default(directory: Path, name: str) -> int | None:
@@ -233,6 +243,15 @@ def read_default(directory: Path, name: str) -> int | None:
     if type(chosen) is not int:  # true is an int to isinstance
         raise BadVersion(f"{name}/{SERVING}: default must be an integer, not {chosen!r}")
     return chosen
+
+
+def read_previous(directory: Path, name: str) -> int | None:
+    """The version that serving.json says was the default before, None where it says nothing usable."""
+    try:
+        previous = json.loads((directory / name / SERVING).read_bytes())["previous"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return previous if type(previous) is int else None
 
 
 def _version_paths(directory: Path) -> list[Path]:
@@ -261,7 +280,8 @@ def _stamp(path: Path) -> _Stamp:
     return found.st_ino, found.st_size, found.st_mtime_ns
 
 
-def _publish(partial: Path, place: Path) -> None:
+def publish_version(partial: Path, place: Path) -> None:
+    """Make the finished directory `partial` appear as `place`, for good; raises VersionExists, OSError."""
     _sync(partial)
     if place.exists():
         raise VersionExists(f"{place.parent.name}@{place.name} exists already; versions never change")

@@ -8,11 +8,12 @@
     │  ├─ NotFound                no such route, job or page
     │  │  └─ UnknownModel         no such model or version
     │  ├─ MethodNotAllowed        the route exists, the method does not
-    │  ├─ Conflict                the same idempotency key with another body
+    │  ├─ Conflict                against what is there already: a key used before, a version in use
     │  ├─ TooLarge                bytes, pixels or view over the limit
     │  ├─ UnsupportedFormat       not an accepted image format
     │  ├─ BrokenImage             an accepted format that cannot be decoded
     │  │  └─ PoisonImage          it killed a decoder twice, alone
+    │  ├─ UnusableVersion         an uploaded model version is not what its card says
     │  ├─ RequestTimeout          headers or body did not arrive in time
     │  └─ RateLimited             over the caller's rate
     ├─ OverloadError              the same request may pass later
@@ -88,7 +89,7 @@ class MethodNotAllowed(CallerError):
 
 
 class Conflict(CallerError):
-    """The same idempotency key with another body."""
+    """Against what is there already: the same idempotency key with another body, a version in use."""
 
     slug = "conflict"
 
@@ -115,6 +116,12 @@ class PoisonImage(BrokenImage):
     """It killed a decoder twice, alone."""
 
     slug = "poison-image"
+
+
+class UnusableVersion(CallerError):
+    """An uploaded model version is not what its card says."""
+
+    slug = "unusable-version"
 
 
 class RequestTimeout(CallerError):

@@ -35,7 +35,8 @@ class Frontend:
     def __init__(self, control: ControlChannel, start: StartFrontend, fds: list[int]) -> None:
         self._settings = Settings.from_json(start.settings)
         self._metrics = FrontendMetrics(Path(start.metrics_dir), start.slot)
-        self._sockets = {name: socket.socket(fileno=fd) for name, fd in zip(LISTENERS, fds, strict=True)}
+        # The last one, admin, is not there while that port is closed.
+        self._sockets = {name: socket.socket(fileno=fd) for name, fd in zip(LISTENERS, fds, strict=False)}
         self._classifier = Classifier(self._settings, self._metrics)
         self._orders = Orders(control, self._classifier)
 
@@ -44,7 +45,8 @@ class Frontend:
         context = ProtocolContext(self._settings, self._classifier, self._metrics)
         running: list[RunningProtocol] = []
         for entry in find_entries(protocols, "PROTOCOL", ProtocolEntry):
-            running.append(await entry.start(context, self._sockets[entry.listener]))
+            if entry.listener in self._sockets:
+                running.append(await entry.start(context, self._sockets[entry.listener]))
         self._orders.start()
         await self._orders.wait_drain()
         await asyncio.sleep(self._settings.drain_delay)

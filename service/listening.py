@@ -25,7 +25,7 @@ DROP_NEW_CONNECTIONS = (
 
 @dataclass(frozen=True, slots=True)
 class Listeners:
-    """`http` and `admin` listen and are shared by the frontends. `grpc` only holds its port.
+    """`http` and `admin` (None: closed) listen and are shared by the frontends. `grpc` only holds its port.
 
     gRPC cannot take an inherited socket, so each frontend binds that port itself with SO_REUSEPORT; the
     supervisor's bound, never listening socket keeps it reserved while frontends come and go.
@@ -33,30 +33,34 @@ class Listeners:
 
     http: socket.socket
     grpc: socket.socket
-    admin: socket.socket
+    admin: socket.socket | None
 
     def list_fds(self) -> list[int]:
-        """In the order in which a frontend receives them."""
-        return [self.http.fileno(), self.grpc.fileno(), self.admin.fileno()]
+        """In the order in which a frontend receives them; without `admin` where that is closed."""
+        return [sock.fileno() for sock in self._list()]
 
     def describe(self) -> dict[str, object]:
         """Where callers find us, for the log."""
-        named = {"http": self.http, "grpc": self.grpc, "admin": self.admin}
-        return {name: "{}:{}".format(*sock.getsockname()[:2]) for name, sock in named.items()}
+        named = zip(("http", "grpc", "admin"), self._list(), strict=False)
+        return {name: "{}:{}".format(*sock.getsockname()[:2]) for name, sock in named}
 
     def close(self) -> None:
         """Stop listening in this process; children hold their own duplicates."""
-        for sock in (self.http, self.grpc, self.admin):
+        for sock in self._list():
             sock.close()
+
+    def _list(self) -> list[socket.socket]:
+        return [self.http, self.grpc, *([self.admin] if self.admin else [])]
 
 
 def open_listeners(settings: Settings) -> Listeners:
     """Bind every port; raises BadSettings naming the setting whose address cannot be had."""
     http = _bind("SERVE_HTTP_PORT", settings.host, settings.http_port)
     grpc = _bind("SERVE_GRPC_PORT", settings.host, settings.grpc_port, is_shared=True)
-    admin = _bind("SERVE_ADMIN_PORT", "127.0.0.1", settings.admin_port)
+    admin = _bind("SERVE_ADMIN_PORT", "127.0.0.1", settings.admin_port) if settings.admin_token else None
     http.listen(BACKLOG)
-    admin.listen(16)
+    if admin is not None:
+        admin.listen(16)
     return Listeners(http, grpc, admin)
 
 

@@ -168,7 +168,7 @@ class FrontendUp(msgspec.Struct, frozen=True, tag="frontend-up"):
 
 
 class StartFrontend(msgspec.Struct, frozen=True, tag="start-frontend"):
-    """Supervisor -> frontend, first, with the listening sockets as fds: HTTP, gRPC, admin.
+    """Supervisor -> frontend, first, with the listening sockets as fds: HTTP, gRPC, admin if open.
 
     `settings` is Settings.to_json(); `metrics_dir` holds the metric files of every process.
     """

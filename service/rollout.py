@@ -33,25 +33,40 @@ class Target:
 class Rollout:
     """Remembers refusals by digest, so that a broken version is tried once and a mended one again.
 
-    Remembers each name's default too, so that a serving.json with a slip in it changes nothing.
+    Remembers each name's default too, so that a serving.json with a slip in it changes nothing, and the
+    version that last came up, so that a refused one leaves it where it was.
     """
 
     repository: ModelRepository
     settings: Settings
     refusals: dict[tuple[str, int, str], str] = field(default_factory=dict)
     defaults: dict[str, int] = field(default_factory=dict)
+    proven: dict[str, int] = field(default_factory=dict)
+    problems: list[RefusedModel] = field(default_factory=list)
 
     def refuse(self, target: Target, reason: str) -> None:
         """That content failed its checks; `choose` passes it over from now on."""
         self.refusals[target.key] = reason
 
+    def prove(self, target: Target) -> None:
+        """That version passed its checks and serves; it stays while another one is refused."""
+        if target.model.is_default_version:
+            self.proven[target.model.name] = target.model.version
+
     def list_refused(self) -> list[RefusedModel]:
-        """Every refusal, for /v1/models/{name}."""
-        return [RefusedModel(name, version, why) for (name, version, _), why in self.refusals.items()]
+        """Every refusal of what lies in the repository, for /v1/models/{name}."""
+        refused = [RefusedModel(name, version, why) for (name, version, _), why in self.refusals.items()]
+        return refused + self.problems
 
     def choose(self) -> list[Target]:
         """One target per wanted name (the preferred version not refused) and per pinned name@version."""
         versions = self.repository.list()
+        there = {(one.card.name, one.card.version, one.digest) for one in versions}
+        self.refusals = {key: why for key, why in self.refusals.items() if key in there}
+        self.problems = [
+            RefusedModel(one.path.parent.name, int(one.path.name), one.reason)
+            for one in self.repository.list_problems()
+        ]
         wanted = [one.strip() for one in self.settings.models.split(",") if one.strip()]
         names = wanted or sorted({version.card.name for version in versions})
         chosen = [self._choose_one(name, versions) for name in names]
@@ -61,7 +76,11 @@ class Rollout:
         name, _, pin = reference.partition("@")
         candidates = [version for version in versions if version.card.name == name]
         default = self._find_default(name)
-        candidates.sort(key=lambda one: (one.card.version == default, one.card.version), reverse=True)
+        proven = self.proven.get(name)
+        candidates.sort(
+            key=lambda one: (one.card.version == default, one.card.version == proven, one.card.version),
+            reverse=True,
+        )
         for version in candidates:
             if pin and str(version.card.version) != pin:
                 continue

@@ -37,7 +37,9 @@ class Settings:
     host: str = _says("127.0.0.1", "address to listen on; 0.0.0.0 for every interface")
     http_port: Port = _says(8080, "HTTP port; 0 picks a free one")
     grpc_port: Port = _says(8081, "gRPC port; 0 picks a free one")
-    admin_port: Port = _says(8082, "admin port, always on loopback; 0 picks a free one")
+    admin_port: Port = _says(
+        8082, "admin port, always on loopback, open while SERVE_ADMIN_TOKEN is set; 0 picks a free one"
+    )
     model_repository: str = _says(
         f"{ZOO}:./repository", "directories of model versions, separated by colons; missing ones are skipped"
     )
@@ -61,6 +63,7 @@ class Settings:
     )
     max_batch_bytes: Positive = _says(2 << 30, "largest body of /v1/batch")
     max_batch_items: Positive = _says(1_000_000, "most images in one batch")
+    max_version_bytes: Positive = _says(2 << 30, "largest model version sent to the admin port, unpacked")
     max_inflight_bytes: Positive = _says(
         256_000_000, "encoded images held by one frontend at once; over it requests are answered 503"
     )

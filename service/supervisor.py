@@ -249,6 +249,8 @@ class Supervisor:
             for frontend in self._senders():
                 if frontend.state == "up":
                     _connect(frontend, child)
+            if seat.target is not None:
+                self._rollout.prove(seat.target)
             self._retire_replaced(seat)
         self._is_state_stale = True
 

@@ -22,7 +22,7 @@ START_S = 60.0
 
 @dataclass(slots=True)
 class Service:
-    """A running service. `http`: its base URL; `grpc` and `admin`: host:port."""
+    """A running service. `http`: its base URL; `grpc` and `admin`: host:port, "" where closed."""
 
     process: subprocess.Popen[bytes]
     log_file: IO[bytes]
@@ -87,7 +87,9 @@ def _wait_until_ready(process: subprocess.Popen[bytes], log_file: IO[bytes]) -> 
     while time.monotonic() < deadline and process.poll() is None:
         for line in _read_log(log_file):
             if line["message"] == "listening":
-                service = Service(process, log_file, f"http://{line['http']}", line["grpc"], line["admin"])
+                service = Service(
+                    process, log_file, f"http://{line['http']}", line["grpc"], line.get("admin", "")
+                )
         if service is not None and _is_ready(service):
             return service
         time.sleep(0.05)

@@ -56,6 +56,31 @@ def test_refused_version_is_passed_over_for_the_next_best(directory: Path) -> No
     assert [refused.version for refused in rollout.list_refused()] == [3]
 
 
+def test_refused_choice_leaves_the_version_that_was_served(directory: Path) -> None:
+    write_default(directory, "cifar10", 1)
+    rollout = make_rollout(directory)
+    rollout.prove(rollout.choose()[0])
+    write_default(directory, "cifar10", 2)
+    rollout.refuse(rollout.choose()[0], "failed its self-test")
+    assert list_versions(rollout) == [1]  # not 3, which nobody chose
+
+
+def test_refusal_is_forgotten_with_its_version(directory: Path) -> None:
+    rollout = make_rollout(directory)
+    rollout.refuse(rollout.choose()[0], "failed its self-test")
+    shutil.rmtree(directory / "cifar10" / "3")
+    rollout.choose()
+    assert rollout.list_refused() == []
+
+
+def test_later_directory_says_which_version_is_the_default(directory: Path, tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    write_default(directory, "cifar10", 1)
+    write_default(own, "cifar10", 2)
+    rollout = Rollout(ModelRepository([directory, own]), load_settings({}, {}))
+    assert list_versions(rollout) == [2]
+
+
 def test_pinned_version_is_served_beside_the_default(directory: Path) -> None:
     assert list_versions(make_rollout(directory, "cifar10,cifar10@1")) == [3, 1]
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import BinaryIO
 
 from service.errors import BadRequest
+from service.jobs.reading.members import MemberSink
 from service.jobs.reading.multipart import spool_multipart
 from service.jobs.reading.ndjson import spool_ndjson
 from service.jobs.reading.tars import is_tar, spool_tar, spool_tar_gz
@@ -30,16 +31,19 @@ def spool_body(head: bytes, body: BinaryIO, spool: Spool, content_type: str) -> 
         raise BadRequest("the batch holds no image")
 
 
+def find_archive_reader(head: bytes) -> Callable[[BinaryIO, MemberSink], None] | None:
+    """The reader of a zip, a tar or a tar.gz that begins with these SNIFFED_BYTES; None for anything else."""
+    if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
+        return spool_zip
+    if head.startswith(b"\x1f\x8b"):
+        return spool_tar_gz
+    return spool_tar if is_tar(head) else None
+
+
 def is_batch(head: bytes) -> bool:
     """Whether a file that begins so holds many images."""
     return _find_reader(head) is not None
 
 
 def _find_reader(head: bytes) -> Callable[[BinaryIO, Spool], None] | None:
-    if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
-        return spool_zip
-    if head.startswith(b"\x1f\x8b"):
-        return spool_tar_gz
-    if is_tar(head):
-        return spool_tar
-    return spool_ndjson if head.lstrip().startswith(b"{") else None
+    return find_archive_reader(head) or (spool_ndjson if head.lstrip().startswith(b"{") else None)

@@ -1,9 +1,10 @@
 """What an archive may hold: regular files under relative names, not archives themselves, not bombs."""
 
 import re
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
+from typing import Protocol
 
-from service.errors import BadRequest, TooLarge
+from service.errors import BadRequest, ServiceError, TooLarge
 
 MAX_RATIO = 100  # of what comes out to what went in; photographs are at 1, raw bitmaps of drawings near 50
 CHUNK_BYTES = 1 << 18
@@ -20,6 +21,42 @@ _NESTED = (
     b"\x28\xb5\x2f\xfd",
 )
 HEAD_BYTES = 265  # where a tar says that it is one: "ustar" at 257
+
+
+class MemberSink(Protocol):
+    """Where a reader puts what it unpacks: per member `begin`, some `write`, maybe `fail`, then `end`.
+
+    Each may raise ServiceError, which ends the reading.
+    """
+
+    @property
+    def folder(self) -> Path:
+        """A folder for the reader's own file, which is gone when it returns."""
+        ...
+
+    def check_count(self, count: int) -> None:
+        """The archive says that it has so many members."""
+        ...
+
+    def check_size(self, size_bytes: int) -> None:
+        """The archive, or all that comes out of it, has at least so many bytes."""
+        ...
+
+    def begin(self, id: str) -> None:
+        """The next member's name, as the archive has it."""
+        ...
+
+    def write(self, data: bytes | memoryview) -> None:
+        """More of its bytes."""
+        ...
+
+    def fail(self, error: ServiceError) -> None:
+        """Its data is damaged."""
+        ...
+
+    def end(self) -> None:
+        """It is complete."""
+        ...
 
 
 def refuse_member(name: str, why: str) -> BadRequest:

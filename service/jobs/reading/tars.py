@@ -14,13 +14,13 @@ from service.jobs.reading.members import (
     CHUNK_BYTES,
     HEAD_BYTES,
     MAX_RATIO,
+    MemberSink,
     check_head,
     check_name,
     clip_name,
     is_litter,
     refuse_member,
 )
-from service.jobs.spool import Spool
 
 BLOCK = 512
 MAX_EXTENDED_BYTES = 1 << 20
@@ -48,12 +48,12 @@ def is_tar(head: bytes) -> bool:
     return len(head) >= BLOCK and any(head[:BLOCK]) and _checksum(head[:BLOCK]) == _read_number(head[148:156])
 
 
-def spool_tar_gz(body: BinaryIO, spool: Spool) -> None:
+def spool_tar_gz(body: BinaryIO, spool: MemberSink) -> None:
     """As spool_tar, of a gzip body that may grow MAX_RATIO times; raises TooLarge beyond."""
     spool_tar(io.BufferedReader(GzipStream(body), CHUNK_BYTES), spool)
 
 
-def spool_tar(body: BinaryIO, spool: Spool) -> None:
+def spool_tar(body: BinaryIO, spool: MemberSink) -> None:
     """Every regular member becomes an item, in order; raises BadRequest naming a member that may not be."""
     reader = _TarReader(body, spool)
     try:
@@ -68,7 +68,7 @@ def spool_tar(body: BinaryIO, spool: Spool) -> None:
 class _TarReader:
     """`current` names the member being read."""
 
-    def __init__(self, body: BinaryIO, spool: Spool) -> None:
+    def __init__(self, body: BinaryIO, spool: MemberSink) -> None:
         self.current = ""
         self._body, self._spool = body, spool
         self._extended: dict[str, str] = {}

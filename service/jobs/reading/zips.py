@@ -18,13 +18,13 @@ from service.jobs.reading.directory import Directory, Member, find_data, find_di
 from service.jobs.reading.members import (
     CHUNK_BYTES,
     HEAD_BYTES,
+    MemberSink,
     check_head,
     check_name,
     check_ratio,
     is_litter,
     refuse_member,
 )
-from service.jobs.spool import Spool
 from service.jobs.storage import storage_errors
 
 ARCHIVE = "archive"  # its name in the job's folder, while it is read
@@ -37,7 +37,7 @@ class _Damaged(Exception):
     """The packed data of one member cannot be unpacked."""
 
 
-def spool_zip(body: BinaryIO, spool: Spool) -> None:
+def spool_zip(body: BinaryIO, spool: MemberSink) -> None:
     """Every regular member becomes an item, in the directory's order; raises BadRequest or TooLarge.
 
     A member whose data is damaged is an item with an error.
@@ -56,7 +56,7 @@ def spool_zip(body: BinaryIO, spool: Spool) -> None:
         path.unlink(missing_ok=True)
 
 
-def _copy(body: BinaryIO, path: Path, spool: Spool) -> None:
+def _copy(body: BinaryIO, path: Path, spool: MemberSink) -> None:
     size = 0
     with storage_errors(), path.open("wb") as file:
         while chunk := body.read(CHUNK_BYTES):
@@ -69,7 +69,7 @@ def _is_wanted(member: Member) -> bool:
     return not member.name.endswith("/") and not is_litter(member.name)
 
 
-def _check(directory_file: BinaryIO, file: BinaryIO, directory: Directory, spool: Spool) -> None:
+def _check(directory_file: BinaryIO, file: BinaryIO, directory: Directory, spool: MemberSink) -> None:
     """Every member, before anything is unpacked."""
     extents = np.zeros((directory.count, 2), np.int64)
     total_bytes = 0
@@ -115,7 +115,7 @@ def _find_overlap(extents: NDArray[np.int64], end: int) -> int | None:
     return int(order[wrong[0]]) if len(wrong) else None
 
 
-def _unpack(file: BinaryIO, member: Member, spool: Spool) -> None:
+def _unpack(file: BinaryIO, member: Member, spool: MemberSink) -> None:
     file.seek(find_data(file, member))
     head = b""
     spool.begin(member.name)

@@ -46,10 +46,14 @@ def make_app(context: ProtocolContext, handler: ClassifyHandler) -> FastAPI:
         app.include_router(make_router(context))
     document = lru_cache(maxsize=1)(lambda: make_document(app))
     app.openapi = document  # type: ignore[method-assign]  # FastAPI's documented way to change the document
-    app.add_exception_handler(ServiceError, _tell_error)
-    app.add_exception_handler(HTTPException, _tell_error)
-    app.add_exception_handler(RequestValidationError, _tell_error)
+    tell_errors(app)
     return app
+
+
+def tell_errors(app: FastAPI) -> None:
+    """Every error of `app` becomes the document that its path speaks."""
+    for error in (ServiceError, HTTPException, RequestValidationError):
+        app.add_exception_handler(error, _tell_error)
 
 
 def _add_classify(app: FastAPI, handler: ClassifyHandler) -> None:

@@ -29,9 +29,9 @@ STOPPED = Draining("this server stopped before the answer was ready, ask another
 
 
 class Door:
-    """The ASGI application that the server runs."""
+    """The ASGI application that a server runs; `handler` is None where nothing is classified."""
 
-    def __init__(self, context: ProtocolContext, handler: ClassifyHandler, app: App) -> None:
+    def __init__(self, context: ProtocolContext, handler: ClassifyHandler | None, app: App) -> None:
         self._classifier = context.classifier
         self._requests = context.metrics.requests
         self._handler = handler
@@ -39,14 +39,16 @@ class Door:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = Exchange.begin(scope)
-        if exchange.path == PATH and exchange.method == "POST":
-            await self._classify(scope, receive, exchange)
+        if exchange.path == PATH and exchange.method == "POST" and self._handler is not None:
+            await self._classify(self._handler, scope, receive, exchange)
         else:
             await self._pass_on(scope, receive, send, exchange)
 
-    async def _classify(self, scope: Scope, receive: Receive, exchange: Exchange) -> None:
+    async def _classify(
+        self, handler: ClassifyHandler, scope: Scope, receive: Receive, exchange: Exchange
+    ) -> None:
         try:
-            answer = await self._handler.handle(scope, receive, exchange)
+            answer = await handler.handle(scope, receive, exchange)
         except ServiceError as error:
             answer = encode_problem(error, exchange.request_id)
         except (CallerGone, asyncio.CancelledError):

@@ -2,12 +2,13 @@
 
 import asyncio
 import zlib
+from collections.abc import AsyncIterator
 
 from fastapi import Request
 
 from service.admission import Lease
-from service.errors import BadRequest, TooLarge, UnsupportedFormat
-from service.protocols.rest.body import FORM_BYTES, read_body
+from service.errors import BadRequest, RequestTimeout, TooLarge, UnsupportedFormat
+from service.protocols.rest.body import FORM_BYTES, CallerGone, read_body
 from service.protocols.rest.exchange import Connection, Exchange
 
 # zlib's window bits: 15, and 32 more to tell gzip and zlib apart by their headers.
@@ -41,6 +42,20 @@ async def read_inflated(request: Request, lease: Lease, limit_bytes: int, deadli
         body = await asyncio.to_thread(inflate, body, encoding, limit_bytes)
         lease.grow(max(0, len(body) - compressed_bytes))
     return body
+
+
+async def iterate_body(request: Request) -> AsyncIterator[bytes]:
+    """A body in pieces as it arrives, whatever its size; raises CallerGone, RequestTimeout."""
+    while True:
+        message = await request.receive()
+        if message["type"] != "http.request":
+            raise CallerGone
+        if message["body"]:
+            yield message["body"]
+        if not message["more_body"]:
+            return
+        if request.scope["connection"].is_late:
+            raise RequestTimeout("the body stopped before its end")
 
 
 def inflate(body: bytes, encoding: str, limit_bytes: int) -> bytes:

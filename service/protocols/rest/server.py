@@ -29,16 +29,14 @@ BUSY_S = 5.0
 
 
 class RestServer:
-    """Running since it was made by `start_rest`."""
+    """Runs `door` on the listening socket `sock` from `start` on."""
 
-    def __init__(self, context: ProtocolContext, sock: socket.socket) -> None:
+    def __init__(self, context: ProtocolContext, sock: socket.socket, door: Door) -> None:
         self._settings = context.settings
         self._requests = context.metrics.requests
         self._socket = sock
         self._loop = asyncio.get_running_loop()
         self._state = ServerState()
-        handler = ClassifyHandler(context)
-        door = Door(context, handler, make_app(context, handler))
         self._config = Config(
             app=door,
             http=HttpConnection,
@@ -123,6 +121,7 @@ class RestServer:
 
 async def start_rest(context: ProtocolContext, sock: socket.socket) -> RestServer:
     """Serve on the listening socket `sock`."""
-    server = RestServer(context, sock)
+    handler = ClassifyHandler(context)
+    server = RestServer(context, sock, Door(context, handler, make_app(context, handler)))
     await server.start()
     return server

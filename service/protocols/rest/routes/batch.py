@@ -9,16 +9,16 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from service.errors import BadRequest, Draining, RequestTimeout, UnknownModel, UnsupportedFormat
+from service.errors import BadRequest, Draining, UnknownModel, UnsupportedFormat
 from service.jobs.desk import BatchDesk, Submission
 from service.jobs.reception import Received
 from service.jobs.tables import CSV_HEADER
 from service.protocols.base import ProtocolContext
 from service.protocols.options import parse_options
 from service.protocols.rest.batch_docs import DELETE, FIND, RESULTS, SUBMIT
-from service.protocols.rest.body import CallerGone
 from service.protocols.rest.classify import parse_query
 from service.protocols.rest.exchange import Exchange
+from service.protocols.rest.intake import iterate_body
 from service.protocols.rest.results import (
     MEDIA_TYPES,
     Format,
@@ -113,25 +113,12 @@ async def _receive(request: Request, desk: BatchDesk, *, durable: bool) -> Recei
         raise UnsupportedFormat("Content-Encoding is not supported; send the archive as it is")
     content_type = exchange.text(b"content-type") or ""
     declared_bytes = exchange.content_length() or 0
-    return await desk.receive(_iterate_body(request), content_type, declared_bytes, durable=durable)
-
-
-async def _iterate_body(request: Request) -> AsyncIterator[bytes]:
-    while True:
-        message = await request.receive()
-        if message["type"] != "http.request":
-            raise CallerGone
-        if message["body"]:
-            yield message["body"]
-        if not message["more_body"]:
-            return
-        if request.scope["connection"].is_late:
-            raise RequestTimeout("the body stopped before its end")
+    return await desk.receive(iterate_body(request), content_type, declared_bytes, durable=durable)
 
 
 async def _read_source(request: Request) -> str:
     body = b""
-    async for chunk in _iterate_body(request):
+    async for chunk in iterate_body(request):
         body += chunk
         if len(body) > MAX_MANIFEST_BYTES:
             raise BadRequest(f"the manifest is larger than {MAX_MANIFEST_BYTES} bytes")
