@@ -147,6 +147,10 @@ class Classifier:
         self._metrics.pressure.set_inflight(self._budget.held_bytes)
         summaries = self._roster.list_summaries()
         self._metrics.models.set_models(summaries)
+        for summary in summaries:
+            if summary.state != "refused":
+                self._metrics.images.expect(summary.name)
+                self._metrics.pressure.expect(summary.name)
         for name in {summary.name for summary in summaries if summary.is_default_version}:
             link = self._fleet.find_nearest(self._roster.resolve(name))
             if link is not None:

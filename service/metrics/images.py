@@ -57,6 +57,11 @@ class ImageMetrics:
         )
         self._models: dict[str, _ModelImages] = {}
 
+    def expect(self, model: str) -> None:
+        """That model is served: its images are there at 0, so that shares of them can be told."""
+        if model not in self._models:
+            self._models[model] = _ModelImages(self, model)
+
     def count_answer(self, answer: Classification) -> None:
         """One image was answered."""
         model, tta, timings_ms = answer.model.name, answer.tta.used, answer.timings_ms

@@ -36,6 +36,18 @@ class PressureMetrics:
             registry=None,
         )
         self.set_inflight(0)
+        self._rejected.labels("", "bytes")
+        self._expected: set[str] = set()
+
+    def expect(self, model: str) -> None:
+        """That model is served: what is counted of it is there at 0, so that a first one is an increase."""
+        if model in self._expected:
+            return
+        self._expected.add(model)
+        for reason in ("wait", "no_worker"):
+            self._rejected.labels(model, reason)
+        self._resent.labels(model)
+        self._poison.labels(model)
 
     def count_rejected(self, model: str, reason: str) -> None:
         """One image was refused."""

@@ -3,6 +3,7 @@
 from prometheus_client import Counter
 
 ABORTED = "aborted"  # the code of a request whose caller left before the answer
+OUR_FAULT = {"http": frozenset({"500"}), "grpc": frozenset({"INTERNAL", "UNKNOWN"})}
 
 
 class RequestMetrics:
@@ -17,6 +18,11 @@ class RequestMetrics:
             ["route", "protocol", "model", "code"],
             registry=None,
         )
+        # Of their own, and there at 0 from the start: Prometheus sees no increase where a series begins at 1.
+        faults = Counter(
+            "resnet_faults", "Requests that failed by our own fault.", ["protocol"], registry=None
+        )
+        self._faults = {protocol: faults.labels(protocol) for protocol in OUR_FAULT}
         self._children: dict[tuple[str, str, str, str], Counter] = {}
 
     def count(self, route: str, protocol: str, model: str, code: str) -> None:
@@ -26,3 +32,5 @@ class RequestMetrics:
         if child is None:
             child = self._children[key] = self._total.labels(*key)
         child.inc()
+        if code in OUR_FAULT[protocol]:
+            self._faults[protocol].inc()

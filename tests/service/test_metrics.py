@@ -46,3 +46,38 @@ def test_a_file_that_is_only_just_made_counts_nothing(tmp_path: Path) -> None:
     count_and_die(tmp_path, 0)
     (tmp_path / "counter_worker-1.db").touch()
     assert 'resnet_batch_views_count{model="cifar10"} 3.0' in render_metrics(tmp_path).decode()
+
+
+EXPECT = """
+import sys
+from pathlib import Path
+from service.metrics import FrontendMetrics
+metrics = FrontendMetrics(Path(sys.argv[1]), 0)
+metrics.images.expect("cifar10")
+metrics.pressure.expect("cifar10")
+metrics.requests.count("/v1/classify", "http", "cifar10", "200")
+if sys.argv[2:]:
+    metrics.requests.count("/v1/classify", "http", "cifar10", "500")
+    metrics.requests.count("/v1/batch", "grpc", "", "INTERNAL")
+"""
+
+
+@pytest.mark.parametrize("faults", [0, 1])
+def test_what_alerts_count_is_there_before_its_first_time(tmp_path: Path, faults: int) -> None:
+    subprocess.run([sys.executable, "-c", EXPECT, str(tmp_path), *["fault"] * faults], check=True)
+    samples = dict(
+        line.rsplit(" ", 1)
+        for line in render_metrics(tmp_path).decode().splitlines()
+        if not line.startswith("#")
+    )
+    assert samples['resnet_faults_total{protocol="http"}'] == f"{faults}.0"
+    assert samples['resnet_faults_total{protocol="grpc"}'] == f"{faults}.0"
+    for zero in (
+        'resnet_images_total{model="cifar10",outcome="ok"}',
+        'resnet_poison_total{model="cifar10"}',
+        'resnet_rejected_total{model="",reason="bytes"}',
+        'resnet_rejected_total{model="cifar10",reason="no_worker"}',
+        'resnet_rejected_total{model="cifar10",reason="wait"}',
+        'resnet_resent_total{model="cifar10"}',
+    ):
+        assert samples[zero] == "0.0"
