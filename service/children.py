@@ -20,6 +20,21 @@ LAST_WORDS_BYTES = 2_000
 OWN_DOING = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE})
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Recruit:
+    """A process that was started and has no seat yet: what it is to do comes over `control`."""
+
+    role: Role
+    process: subprocess.Popen[bytes]
+    control: ControlChannel
+    stderr_fd: int
+
+    def close(self) -> None:
+        """Release what the supervisor held of it."""
+        self.control.close()
+        os.close(self.stderr_fd)
+
+
 @dataclass(slots=True, eq=False)
 class Child:
     """`slot` is unique among living children and names its metric files; it is reused after a death."""
@@ -87,10 +102,10 @@ class Child:
             self.board.close()
 
 
-def start_child(role: Role, slot: int, start: ControlMessage, fds: list[int], restarts: int) -> Child:
-    """Exec a child and send it its first message with `fds`."""
+def exec_child(role: Role) -> Recruit:
+    """Start a process of that role; it waits for its first message."""
     ours, theirs = ControlChannel.make_pair()
-    stderr_fd = os.memfd_create(f"{role}-{slot}-stderr", os.MFD_CLOEXEC)
+    stderr_fd = os.memfd_create(f"{role}-stderr", os.MFD_CLOEXEC)
     process = subprocess.Popen(  # noqa: S603  # our own interpreter and module
         [sys.executable, "-m", "service.child", role, str(theirs.fileno())],
         stdin=subprocess.DEVNULL,
@@ -100,6 +115,18 @@ def start_child(role: Role, slot: int, start: ControlMessage, fds: list[int], re
         process_group=0,
     )
     theirs.close()
-    child = Child(role, slot, process, os.pidfd_open(process.pid), ours, stderr_fd, restarts)
+    return Recruit(role, process, ours, stderr_fd)
+
+
+def enlist(recruit: Recruit, slot: int, start: ControlMessage, fds: list[int], restarts: int) -> Child:
+    """Send a process its first message, or its next one, with `fds`: from now on it has that slot."""
+    process = recruit.process
+    pidfd = os.pidfd_open(process.pid)
+    child = Child(recruit.role, slot, process, pidfd, recruit.control, recruit.stderr_fd, restarts)
     child.say(start, *fds)
     return child
+
+
+def start_child(role: Role, slot: int, start: ControlMessage, fds: list[int], restarts: int) -> Child:
+    """Exec a child and send it its first message with `fds`."""
+    return enlist(exec_child(role), slot, start, fds, restarts)

@@ -186,8 +186,14 @@ class StartJobs(msgspec.Struct, frozen=True, tag="start-jobs"):
     metrics_dir: str
 
 
+class Prepare(msgspec.Struct, frozen=True, tag="prepare"):
+    """Supervisor -> worker, before StartWorker if at all: load what any model on `device` will need."""
+
+    device: str
+
+
 class StartWorker(msgspec.Struct, frozen=True, tag="start-worker"):
-    """Supervisor -> worker, first, with one fd: its stage board.
+    """Supervisor -> worker, first but for Prepare, with one fd: its stage board.
 
     `version_path` is the directory of the model version; `device` is cpu or cuda:N; `threads` its cores.
     """
@@ -226,6 +232,7 @@ ControlMessage = (
     | FrontendUp
     | StartFrontend
     | StartJobs
+    | Prepare
     | StartWorker
     | Ready
     | Refused

@@ -12,7 +12,7 @@ import time
 from enum import Enum
 
 from service.board import Board
-from service.children import Child, start_child
+from service.children import Child, enlist, exec_child, start_child
 from service.listening import Listeners
 from service.messages import (
     ChildState,
@@ -34,6 +34,7 @@ from service.messages import (
 from service.rollout import Rollout, Target
 from service.seats import Seat, describe_seat, is_serving, name_cause, name_seat
 from service.settings import Settings
+from service.spare import SpareWorker
 from service.transport import make_work_pair
 
 TICK_S = 0.1
@@ -67,6 +68,7 @@ class Supervisor:
         """`devices`: (name, threads) pairs, such as [("cpu", 2)]; each gets workers_per_device workers."""
         self._settings, self._listeners, self._rollout = settings, listeners, rollout
         self._devices, self._metrics_dir = devices, metrics_dir
+        self._spare = SpareWorker(devices[0][0])
         self._selector = selectors.DefaultSelector()
         self._seats: list[Seat] = []
         self._phase = Phase.SERVING
@@ -90,6 +92,7 @@ class Supervisor:
             for seat in self._seats:
                 if seat.child:
                     seat.child.kill()
+            self._spare.close()
             self._listeners.close()
         log.info("stopped")
         return 0
@@ -161,6 +164,8 @@ class Supervisor:
         if self._phase is Phase.SERVING and now >= self._next_poll:
             self._next_poll = now + REPOSITORY_POLL_S
             self._reconcile()
+        if self._phase is Phase.SERVING and not any(w.state == "starting" for w in self._children("worker")):
+            self._spare.make()
         if self._is_state_stale:
             self._is_state_stale = False
             self._tell_frontends(StateChanged(self._describe()))
@@ -212,7 +217,9 @@ class Supervisor:
         first = StartWorker(
             seat.slot, settings, self._metrics_dir, seat.target.path, seat.device, seat.threads
         )
-        child = start_child("worker", seat.slot, first, [board.fd], seat.restarts)
+        child = enlist(
+            self._spare.take() or exec_child("worker"), seat.slot, first, [board.fd], seat.restarts
+        )
         child.board, child.model, child.device = board, seat.target.model, seat.device
         return child
 

@@ -31,6 +31,11 @@ def default_engine(device: str) -> str:
     return "onnx" if device == "cpu" else "torch"
 
 
+def load_libraries(device: str) -> None:
+    """Import what the default engine of `device` needs, so that opening it later is quick."""
+    _module(None, device)
+
+
 def list_precisions(version: ModelVersion, device: str, engine: str | None = None) -> tuple[str, ...]:
     """The precisions at which `version` can run there, the one to use by default first."""
     found: Callable[[ModelVersion, str], tuple[str, ...]] = _module(engine, device).list_precisions

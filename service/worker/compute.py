@@ -43,23 +43,30 @@ class Computer:
     def __init__(self, engines: Mapping[str, Engine], costs: Mapping[str, CostModel]) -> None:
         self._engines = engines
         self._costs = costs
-        self._counting = threading.Lock()  # the parts of one look may end on two lanes at once
+        self._counting = threading.Lock()  # the parts of one look may run on two lanes at once
 
     def run(self, batch: Batch) -> Outcome:
         """Compute a batch and hand its outputs to its requests."""
         outcome = Outcome()
-        started = time.perf_counter()
+        requests = list({id(request): request for request, _ in batch.entries}.values())
+        started = time.monotonic()
+        with self._counting:
+            for request in requests:
+                request.start_batch(started)
         try:
             self._infer(batch, batch.entries, outcome)
-            outcome.ms = (time.perf_counter() - started) * 1000
-            self._costs[batch.precision].observe(batch.shape, len(batch.entries), batch.threads, outcome.ms)
+            ms = (time.monotonic() - started) * 1000
+            self._costs[batch.precision].observe(batch.shape, len(batch.entries), batch.threads, ms)
         except DeviceLost:
             _end_process()
         except EngineError as err:
             log.error("a batch failed", exc_info=err, extra={"fields": {"views": len(batch.entries)}})
             self._run_alone(batch, outcome)
-        for request in {id(request): request for request, _ in batch.entries}.values():
-            request.infer_ms += outcome.ms
+        ended = time.monotonic()
+        outcome.ms = (ended - started) * 1000
+        with self._counting:
+            for request in requests:
+                request.end_batch(ended)
         return outcome
 
     def _infer(self, batch: Batch, entries: Entries, outcome: Outcome) -> None:

@@ -3,9 +3,10 @@
 import logging
 from pathlib import Path
 
+from models.engines.opening import load_libraries
 from service.board import Board
 from service.logs import set_up_logs
-from service.messages import Refused, StartWorker
+from service.messages import Prepare, Refused, StartWorker
 from service.metrics import open_worker_metrics
 from service.offspring import begin_child
 from service.settings import Settings
@@ -23,6 +24,9 @@ def run(control: ControlChannel) -> int:
     """Load the version that the first message names, and serve it to the end."""
     begin_child()
     received = control.receive()
+    if received is not None and isinstance(received[0], Prepare):
+        load_libraries(received[0].device)
+        received = control.receive()
     if received is None:
         return EXIT_ORPHANED
     start, fds = received

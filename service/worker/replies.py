@@ -24,8 +24,9 @@ def encode_reply(request: Request, answer: Answer | ServiceError, wait_ms: float
 def _encode_result(request: Request, answer: Answer, wait_ms: float) -> bytes:
     options, scores = request.message.options, answer.scores
     indices = rank_classes(scores.probabilities, options.top_k)
-    total_ms = (time.monotonic() - request.arrived) * 1000
-    infer_ms = min(request.infer_ms, total_ms - request.decode_ms)  # two batches may run at the same time
+    now = time.monotonic()
+    total_ms = (now - request.arrived) * 1000
+    infer_ms = request.read_infer_ms(now)
     result = Result(
         id=request.message.id,
         indices=indices,

@@ -19,7 +19,8 @@ class Request:
     Times are time.monotonic() seconds. `image` is dropped once decoded. `look` is what the policy wants now;
     `outputs` are the engine's answers to it, `missing` how many are still to come. `backlog_ms` is this
     part of the predicted wait, `held_bytes` its part of the decode memory. An activation map is drawn
-    from `canvas` and `sights`, if one is asked for.
+    from `canvas` and `sights`, if one is asked for. `infer_ms` is how long at least one of its batches ran:
+    `running` of them do so now, since `running_since`.
     """
 
     connection: "Connection"
@@ -43,6 +44,8 @@ class Request:
     size: tuple[int, int] = (0, 0)
     decode_ms: float = 0.0
     infer_ms: float = 0.0
+    running: int = 0
+    running_since: float = 0.0
 
     def __post_init__(self) -> None:
         self.image_bytes = len(self.image)
@@ -61,6 +64,22 @@ class Request:
     def is_open(self) -> bool:
         """Still waited for: neither answered nor cancelled, and its frontend is there."""
         return self.message.id in self.connection.requests
+
+    def start_batch(self, now: float) -> None:
+        """A batch with views of this image begins; the caller holds a lock."""
+        if not self.running:
+            self.running_since = now
+        self.running += 1
+
+    def end_batch(self, now: float) -> None:
+        """It is over, or failed."""
+        self.running -= 1
+        if not self.running:
+            self.infer_ms += (now - self.running_since) * 1000
+
+    def read_infer_ms(self, now: float) -> float:
+        """How long at least one of its batches ran until `now`: never longer than it was here."""
+        return self.infer_ms + ((now - self.running_since) * 1000 if self.running else 0.0)
 
     def expect(self, look: Look) -> None:
         """The policy wants these views computed next."""
