@@ -25,6 +25,7 @@ from training.progress import SilentObserver, TensorBoardObserver, TerminalObser
 from training.recipe import list_recipes, load_recipe, parse_recipe
 from training.report.diagnosis import diagnose
 from training.report.page import write_page
+from training.report.results import write_results
 from training.splits import open_splits, open_test_split
 from training.state import load_state
 from training.train import train, use_threads
@@ -124,10 +125,16 @@ def report_command(
     runs: Annotated[list[Path], typer.Argument(help="run directories of CIFAR-10")],
     data: DataOption = Path("data"),
     out: Annotated[Path, typer.Option(help="the HTML file to write")] = Path("report.html"),
+    figures: Annotated[
+        Path | None, typer.Option(help="a folder for figures and raw results as files")
+    ] = None,
 ) -> None:
     """Write what runs showed: table 6, figures 6 and 7, confusion, worst mistakes, reliability."""
     _, test = load_cifar10(data)
-    out.write_text(write_page([diagnose(run, test) for run in runs]), encoding="utf-8")
+    diagnosed = [diagnose(run, test) for run in runs]
+    out.write_text(write_page(diagnosed), encoding="utf-8")
+    if figures is not None:
+        write_results(diagnosed, figures)
     typer.echo(f"{out}: {len(runs)} runs")
 
 

@@ -68,13 +68,24 @@ class Meter:
         return 100 * self.wrong / max(1.0, self.images)
 
 
+@dataclass(frozen=True, slots=True)
+class Scorers:
+    """What measures the network between steps, None where there are no such images.
+
+    `validate` chooses; `watch` scores the test images for the log alone.
+    """
+
+    validate: Callable[[], Score] | None
+    watch: Callable[[], Score] | None = None
+
+
 @dataclass(slots=True)
 class Run:
-    """A run in progress; `step` steps are done. `validate` scores a network, or is None without a split."""
+    """A run in progress; `step` steps are done."""
 
     learner: Learner
     source: Source
-    validate: Callable[[], Score] | None
+    scorers: Scorers
     directory: Path
     journal: Journal
     observer: Observer
@@ -150,14 +161,16 @@ class Run:
             "train_error": self.meter.error,
             "elapsed_s": round(self.elapsed_s, 3),
         }
-        is_best = self.validate is None  # without a split to choose by, the last one counts
-        if self.validate is not None:
-            score = self.validate()
+        is_best = self.scorers.validate is None  # without a split to choose by, the last one counts
+        if self.scorers.validate is not None:
+            score = self.scorers.validate()
             self.learner.saw_evaluation(score.error)
             is_best = score.error < self.best_error
             self.best_error = min(self.best_error, score.error)
             self.stale = 0 if is_best else self.stale + 1
             values |= {"validation_error": score.error, "validation_loss": score.loss}
+        if self.scorers.watch is not None:
+            values["test_error"] = self.scorers.watch().error
         self.meter = Meter()
         self.journal.write("evaluation", self.step, **values)
         self.observer.saw_evaluation(self.step, values)

@@ -97,6 +97,7 @@ class ScheduleRecipe:
 class RunRecipe:
     """How the run is carried out.
 
+    `watch_test`: log the test images' error with every evaluation too, for figure 6; it decides nothing.
     `ema`: decay of the weight average that is evaluated instead. `early_stop`: end after that many
     evaluations without a better one.
     `workers`: processes that decode images in folders, for each training process.
@@ -110,6 +111,7 @@ class RunRecipe:
     early_stop: int | None = None
     workers: int = 4
     evaluate_every_epochs: float = 1.0
+    watch_test: bool = False
     checkpoint_every_steps: int = 500
     keep_checkpoints: int = 2
 

@@ -42,6 +42,7 @@ class Task:
     """What is to be learnt. `targets`: int64 [N], the classes of the training images.
 
     `validation` gives this process's part of the validation views anew each time; None without a split.
+    `test`: the same of the test images, where the recipe watches them.
     """
 
     labels: tuple[str, ...]
@@ -49,6 +50,7 @@ class Task:
     statistics: Statistics
     source: Source
     validation: Callable[[], LabelledViews] | None
+    test: Callable[[], LabelledViews] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,16 +100,18 @@ def preprocess_of(recipe: Recipe) -> Preprocess:
 
 
 def _open_memory(recipe: Recipe, data_root: Path, ranks: Ranks, fixed: Statistics | None) -> Task:
-    training, validation = load_splits(recipe, data_root)
+    everything, test = load_cifar10(data_root)
+    training, validation = split_validation(everything, recipe.data.validation, recipe.run.seed)
     blocks = (training.images[start : start + CHUNK] for start in range(0, len(training), CHUNK))
     statistics = fixed or measure_statistics(blocks, recipe.data)
-    part = validation.pick(np.arange(ranks.rank, len(validation), ranks.world))
+    part, watched = (one.pick(np.arange(ranks.rank, len(one), ranks.world)) for one in (validation, test))
     return Task(
         training.labels,
         training.targets,
         statistics,
         MemorySource(training, statistics, recipe, ranks),
         (lambda: _views_of(part)) if len(validation) else None,
+        (lambda: _views_of(watched)) if recipe.run.watch_test else None,
     )
 
 

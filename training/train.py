@@ -16,12 +16,12 @@ from training.errors import BadCheckpoint, BadRecipe, RunMismatch
 from training.initialise import initialise
 from training.journal import Journal
 from training.learner import Learner
-from training.loop import Meter, Observer, Run
+from training.loop import Meter, Observer, Run, Scorers
 from training.measure import Score, measure_error
 from training.recipe import Recipe, dump_recipe, parse_recipe
 from training.start import load_start
 from training.state import TrainState, list_checkpoints, load_state
-from training.task import Task, open_task
+from training.task import LabelledViews, Task, open_task
 
 
 def train(recipe: Recipe, data_root: Path, directory: Path, ranks: Ranks, observer: Observer) -> Path:
@@ -44,7 +44,7 @@ def train(recipe: Recipe, data_root: Path, directory: Path, ranks: Ranks, observ
     run = Run(
         learner,
         task.source,
-        _validation(learner, task, ranks),
+        Scorers(*(_scorer(learner, views, task, ranks) for views in (task.validation, task.test))),
         directory,
         Journal(directory / "metrics.jsonl", 0 if state is None else state.step, ranks.is_main),
         observer,
@@ -129,8 +129,10 @@ def use_threads(count: int | None) -> None:
         torch.set_num_threads(count)
 
 
-def _validation(learner: Learner, task: Task, ranks: Ranks) -> Callable[[], Score] | None:
-    views = task.validation
+def _scorer(
+    learner: Learner, views: Callable[[], LabelledViews] | None, task: Task, ranks: Ranks
+) -> Callable[[], Score] | None:
+    """What measures the learner's network on `views`, all processes together."""
     if views is None:
         return None
 

@@ -1,6 +1,10 @@
 """The report: what it states is what the runs showed."""
 
+import json
 import re
+from dataclasses import replace
+from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -11,8 +15,11 @@ from models.networks import find_architecture
 from tests.training.making import Quiet, tiny_recipe, write_cifar10
 from training.data.cifar10 import load_cifar10
 from training.distributed import Ranks
+from training.report.charts import choose_ticks
 from training.report.diagnosis import Diagnosis, diagnose, norms_after_3x3
+from training.report.figures import compare_responses, draw_curves, watched_error
 from training.report.page import write_page
+from training.report.results import write_results
 from training.train import train
 
 
@@ -21,7 +28,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Diagnosis]:
     home = tmp_path_factory.mktemp("report")
     data = write_cifar10(home / "data")
     for seed in (0, 1):
-        train(tiny_recipe(f"run.seed={seed}"), data, home / str(seed), Ranks(torch.device("cpu")), Quiet())
+        recipe = tiny_recipe(f"run.seed={seed}", "run.watch_test=true")
+        train(recipe, data, home / str(seed), Ranks(torch.device("cpu")), Quiet())
     return [diagnose(home / str(seed), load_cifar10(data)[1]) for seed in (0, 1)]
 
 
@@ -33,8 +41,67 @@ def test_seeds_of_one_recipe_are_one_row_with_mean_and_spread(runs: list[Diagnos
     assert page.count("<h3>Confusion") == 2
 
 
+def test_the_watched_test_error_is_that_of_the_network_kept(runs: list[Diagnosis]) -> None:
+    for run in runs:
+        [kept] = [line for line in run.evaluations if line["step"] == run.state.step]
+        assert kept["test_error"] == pytest.approx(run.test_error)
+        assert watched_error(run) == "test_error"
+
+
+def test_plain_and_residual_networks_have_a_panel_each(runs: list[Diagnosis]) -> None:
+    plain = as_network(runs[0], "plain20-cifar")
+    assert len(draw_curves(runs)) == 1
+    assert ["plain networks" in panel for panel in draw_curves([plain, *runs])] == [True, False]
+    assert all(
+        panel.count("<polyline") == 2 * count
+        for panel, count in zip(draw_curves([plain, *runs]), (1, 2), strict=True)
+    )
+
+
+def test_what_figure_7_claims_is_said_of_runs_that_differ_in_the_network_alone(runs: list[Diagnosis]) -> None:
+    plain = replace(as_network(runs[0], "plain20-cifar"), responses=(0.9, 0.9))
+    deep = replace(as_network(runs[0], "resnet32-cifar"), responses=(9.0,))
+    first, second = (replace(run, responses=(0.4, 0.5)) for run in runs)
+    assert compare_responses([plain, first, second, deep]) == [
+        "a residual net responds less than the plain one: yes (mean 0.450 for resnet20-cifar, 0.900 for "
+        "plain20-cifar; seed 0)",
+        "a deeper residual net responds less: no (mean 9.000 for resnet32-cifar, 0.450 for resnet20-cifar; "
+        "seed 0)",
+    ]
+
+
+def test_results_are_kept_as_files(runs: list[Diagnosis], tmp_path: Path) -> None:
+    write_results(runs, tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        *("figure6-a.svg", "figure7-a.svg", "figure7-b.svg", "results.json")
+    ]
+    for path in tmp_path.glob("*.svg"):
+        ElementTree.parse(path)
+    content = json.loads((tmp_path / "results.json").read_text())
+    assert [one["test_error"] for one in content] == [round(run.test_error, 3) for run in runs]
+    assert content[0]["journal"][0]["event"] == "start"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "ticks"),
+    [
+        (0, 1, [0, 0.2, 0.4, 0.6, 0.8, 1]),
+        (0, 73.5, [0, 20, 40, 60]),
+        (0, 3, [0, 1, 2, 3]),
+        (0.9, 10.5, [2, 4, 6, 8, 10]),
+    ],
+)
+def test_ticks_are_round(low: float, high: float, ticks: list[float]) -> None:
+    assert choose_ticks(low, high) == ticks
+
+
+def as_network(run: Diagnosis, network: str) -> Diagnosis:
+    """The same run as if it had been of `network`."""
+    return replace(run, recipe=replace(run.recipe, network=network))
+
+
 def test_every_wrong_picture_shown_is_wrong(runs: list[Diagnosis]) -> None:
-    captions = re.findall(r"<figcaption>(\w+), called<br>(\w+) (\d+)%", write_page(runs[:1]))
+    captions = re.findall(r"<figcaption>(\w+), called<br>(\w+) ([\d.]+)%", write_page(runs[:1]))
     wrong = round(runs[0].test_error / 100 * len(runs[0].test))
     assert len(captions) == min(24, wrong)
     assert all(true != given for true, given, _ in captions)
