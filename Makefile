@@ -80,6 +80,10 @@ trial-memory: .venv/ready ## measure every process while 10,000 images are answe
 trial-swaps: .venv/ready ## swap the served model 50 times under load, with rollbacks, and watch memory (SWAPS=50)
 	@.venv/bin/python -m bench.swaps --swaps $(or $(SWAPS),50)
 
+.PHONY: check-dashboard
+check-dashboard: ## check the dashboard against Grafana's own types (npm needed)
+	@deploy/grafana/check
+
 .PHONY: lint
 lint: .venv/ready ## check style, format and the laws between rooms
 	@.venv/bin/python -m ruff check .

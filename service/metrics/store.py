@@ -12,6 +12,8 @@ from prometheus_client import CollectorRegistry, Metric, generate_latest, values
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
+from service.metrics.gpus import GpuCollector, open_nvml
+
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -47,5 +49,9 @@ class _Store(Collector):
 
 
 def render_metrics(directory: Path) -> bytes:
-    """Every process's metrics summed, in Prometheus' text format."""
-    return generate_latest(read_store(directory))
+    """Every process's metrics summed and what the GPUs say, in Prometheus' text format."""
+    registry = read_store(directory)
+    nvml = open_nvml()
+    if nvml is not None:
+        registry.register(GpuCollector(nvml))
+    return generate_latest(registry)

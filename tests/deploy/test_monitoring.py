@@ -45,6 +45,9 @@ library.MetricWrapperBase.__init__ = remember
 directory = Path(sys.argv[1])
 FrontendMetrics(directory, 0)
 open_worker_metrics(directory, 0, "cifar10")
+from service.metrics.gpus import FAMILIES
+for name, _, _ in FAMILIES:
+    print(name, "gpu")
 for metric in made:
     endings = {"counter": ["_total"], "gauge": [""], "histogram": ["_bucket", "_sum", "_count"]}[metric._type]
     for ending in endings:
