@@ -16,6 +16,7 @@ from service.transport import ControlChannel
 def run_service(settings: Settings) -> int:
     """The supervisor's process, from settings to exit code; raises BadSettings."""
     from models.repository import ModelRepository
+    from service.access.keys import BadKeyFile, read_keys
     from service.devices import list_devices
     from service.jobs.sources import parse_roots
     from service.listening import open_listeners
@@ -28,6 +29,13 @@ def run_service(settings: Settings) -> int:
     directories = [Path(one).absolute() for one in settings.model_repository.split(":") if one]
     rollout = Rollout(ModelRepository(directories), settings)
     parse_roots(settings.batch_roots)  # a frontend would find the mistake too late
+    if settings.api_keys:
+        try:
+            read_keys(Path(settings.api_keys))
+        except BadKeyFile as err:
+            raise BadSettings(
+                f"SERVE_API_KEYS={settings.api_keys}: {err}; `resnet-serve keys add` makes it"
+            ) from err
     if not rollout.choose():
         raise BadSettings(
             f"SERVE_MODEL_REPOSITORY={settings.model_repository}: no model version to serve is there; "

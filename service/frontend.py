@@ -14,6 +14,8 @@ import uvloop
 
 from models.catalog import find_entries
 from service import protocols
+from service.access.gate import Gate
+from service.access.keyring import open_keyring
 from service.classifier import Classifier
 from service.logs import set_up_logs
 from service.messages import StartFrontend
@@ -26,6 +28,8 @@ from service.transport import ControlChannel
 
 # The supervisor counts the same timeout; a frontend ends a little earlier to close its connections itself.
 DRAIN_MARGIN_S = 0.5
+# A file's times and size cost microseconds to ask for; a revoked key is refused this much later.
+KEYS_POLL_S = 1.0
 LISTENERS: tuple[Listener, ...] = ("http", "grpc", "admin")
 
 
@@ -37,23 +41,33 @@ class Frontend:
         self._metrics = FrontendMetrics(Path(start.metrics_dir), start.slot)
         # The last one, admin, is not there while that port is closed.
         self._sockets = {name: socket.socket(fileno=fd) for name, fd in zip(LISTENERS, fds, strict=False)}
+        self._gate = Gate(open_keyring(self._settings.api_keys), self._settings.admin_token)
         self._classifier = Classifier(self._settings, self._metrics)
         self._orders = Orders(control, self._classifier)
 
     async def serve(self) -> None:
         """Serve until the supervisor says Drain and what was accepted is answered."""
-        context = ProtocolContext(self._settings, self._classifier, self._metrics)
+        context = ProtocolContext(self._settings, self._classifier, self._metrics, self._gate)
         running: list[RunningProtocol] = []
         for entry in find_entries(protocols, "PROTOCOL", ProtocolEntry):
             if entry.listener in self._sockets:
                 running.append(await entry.start(context, self._sockets[entry.listener]))
         self._orders.start()
+        watching = asyncio.create_task(self._watch_keys())
         await self._orders.wait_drain()
         await asyncio.sleep(self._settings.drain_delay)
         timeout_s = max(0.1, self._settings.drain_timeout - DRAIN_MARGIN_S)
         await asyncio.gather(*(one.drain(timeout_s) for one in running))
+        watching.cancel()
         self._orders.stop()
         self._classifier.close()
+
+    async def _watch_keys(self) -> None:
+        keyring = self._gate.keyring
+        while keyring is not None:
+            self._metrics.access.set_keys(len(keyring.keys), is_current=keyring.is_current)
+            await asyncio.sleep(KEYS_POLL_S)
+            keyring.refresh()
 
 
 def run(control: ControlChannel) -> int:

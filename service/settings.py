@@ -95,6 +95,9 @@ class Settings:
     )
     log_format: Literal["auto", "json", "text"] = _says("auto", "auto: text on a terminal, else JSON")
     log_level: Literal["debug", "info", "warning", "error"] = _says("info", "least severe level logged")
+    api_keys: str = _says(
+        "", "file of API keys (`resnet-serve keys`), from then on required; empty asks nobody for a key"
+    )
     admin_token: str = _says(
         "", "bearer token of the admin port; empty keeps that port closed", is_secret=True
     )

@@ -99,19 +99,19 @@ class BatchDesk:
         job = self._make_job(folder, submission, location.url)
         return await self._file(replace(job, source=pack_location(location)), folder)
 
-    async def find(self, id: str) -> Job:
-        """Raises NotFound."""
+    async def find(self, id: str, caller: str = "") -> Job:
+        """The job `caller` filed, any job where keys are off ("" asks); raises NotFound."""
         store = await self._open()
         job = await asyncio.to_thread(store.find, id)
-        if job is None:
+        if job is None or (caller and job.caller != caller):
             kept = f"results are kept for {self._settings.jobs_retention_s:.0f} s (SERVE_JOBS_RETENTION_S)"
             raise NotFound(f"there is no such batch; {kept}")
         return job
 
-    async def end(self, id: str) -> Job | None:
+    async def end(self, id: str, caller: str = "") -> Job | None:
         """Ask for an open job to be cancelled and return it; delete a finished one and return None."""
         store = await self._open()
-        if (await self.find(id)).is_open:
+        if (await self.find(id, caller)).is_open:
             await asyncio.to_thread(store.cancel, id)
             return await self.find(id)
         await asyncio.to_thread(store.delete, id)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from service.metrics.access import AccessMetrics
 from service.metrics.batches import BatchMetrics
 from service.metrics.images import ImageMetrics
 from service.metrics.models import ModelMetrics
@@ -23,6 +24,7 @@ class FrontendMetrics:
         self.images = ImageMetrics()
         self.pressure = PressureMetrics()
         self.models = ModelMetrics()
+        self.access = AccessMetrics()
 
     def render(self) -> bytes:
         """The metrics of all processes, in Prometheus' text format."""

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from service.access.gate import Gate
 from service.classifier import Classifier
 from service.metrics import FrontendMetrics
 from service.settings import Settings
@@ -22,6 +23,7 @@ class ProtocolContext:
     settings: Settings
     classifier: Classifier
     metrics: FrontendMetrics
+    gate: Gate
 
 
 class RunningProtocol(Protocol):

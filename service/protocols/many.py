@@ -21,6 +21,7 @@ class ManyImages:
     request_id: str
     deadline: float
     protocol: str
+    caller: str = ""
 
 
 async def classify_many(context: ProtocolContext, many: ManyImages) -> list[Classification]:
@@ -32,7 +33,7 @@ async def classify_many(context: ProtocolContext, many: ManyImages) -> list[Clas
 
     async def classify(number: int, image: bytes) -> Classification:
         request_id = many.request_id if len(many.images) == 1 else f"{many.request_id[:56]}.{number}"
-        request = ClassifyRequest(image, request_id, many.deadline, many.options, protocol=many.protocol)
+        request = ClassifyRequest(image, request_id, many.deadline, many.options, many.caller, many.protocol)
         patience_s = context.settings.request_timeout_s if number else 0.0
         gives_up = min(many.deadline, time.monotonic() + patience_s)
         try:

@@ -47,6 +47,7 @@ class InferCall:
     request_id: str
     deadline: float
     protocol: str
+    caller: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,7 @@ async def infer(context: ProtocolContext, call: InferCall) -> InferAnswer:
     classes = len(model.card.labels)
     count = min(call.output.classification, classes)
     options = replace(options, model=name_model(model.name, str(model.version)), top_k=count or classes)
-    many = ManyImages(call.images, options, call.request_id, deadline, call.protocol)
+    many = ManyImages(call.images, options, call.request_id, deadline, call.protocol, call.caller)
     answers = [one.predictions for one in await classify_many(context, many)]
     output = make_classification(answers, count) if count else make_probs(answers, classes)
     return InferAnswer(model, output)

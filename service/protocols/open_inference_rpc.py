@@ -191,6 +191,7 @@ class InferenceServicer(pb_grpc.GRPCInferenceServiceServicer):
                 request_id=request_id,
                 deadline=call.limit_deadline(settings.request_timeout_s, settings.max_request_timeout_s),
                 protocol="grpc",
+                caller=call.caller,
             )
             answer = await infer(self._context, asked)
         output = answer.output

@@ -17,6 +17,7 @@ from models.catalog import find_entries
 from service.protocols.base import ProtocolContext, ProtocolEntry
 from service.protocols.rpc_calls import Calls
 from service.protocols.rpc_decoding import DecodingGuard
+from service.protocols.rpc_door import RpcDoor
 from service.protocols.rpc_health import NAME as HEALTH
 from service.protocols.rpc_health import add_health
 from service.protocols.rpc_service import RpcService
@@ -65,7 +66,10 @@ async def start(context: ProtocolContext, sock: socket.socket) -> RunningRpc:
     """Serve on the address that `sock` is bound to. Raises OSError where it cannot be shared."""
     calls = Calls(context)
     server = grpc.aio.server(
-        interceptors=[DecodingGuard(calls)],
+        interceptors=[
+            *([] if context.gate.is_open else [RpcDoor(context.gate, calls)]),
+            DecodingGuard(calls),
+        ],
         options=list_options(context.settings),
         maximum_concurrent_rpcs=context.settings.max_connections,
     )

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 import grpc.aio
@@ -16,6 +17,9 @@ from service.protocols.rpc_errors import REQUEST_ID_KEY, find_code, make_trailer
 
 log = logging.getLogger(__name__)
 
+# The id of the key a call was made with, "" where keys are off; rpc_door sets it for the call's task.
+CALLER: ContextVar[str] = ContextVar("CALLER", default="")
+
 Answer = TypeVar("Answer")
 ServicerContext = grpc.aio.ServicerContext[Any, Any]
 
@@ -23,7 +27,7 @@ ServicerContext = grpc.aio.ServicerContext[Any, Any]
 class Call:
     """One call: `deadline` in time.monotonic() seconds, infinite where the caller set none."""
 
-    __slots__ = ("deadline", "model", "request_id")
+    __slots__ = ("caller", "deadline", "model", "request_id")
 
     def __init__(self, context: ServicerContext) -> None:
         given = None
@@ -33,6 +37,7 @@ class Call:
         self.request_id = parse_request_id(given)
         left_s: float | None = context.time_remaining()
         self.deadline = float("inf") if left_s is None else time.monotonic() + left_s
+        self.caller = CALLER.get()
         self.model: str | None = None  # as asked, for the count; None where no model is asked
 
     def limit_deadline(self, default_s: float, longest_s: float) -> float:

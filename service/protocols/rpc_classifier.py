@@ -96,7 +96,7 @@ class ClassifierServicer(pb_grpc.ClassifierServicer):
         image, options = read_image(request), read_options(request)
         check_size(image, settings.max_image_bytes)
         deadline = call.limit_deadline(settings.request_timeout_s, settings.max_request_timeout_s)
-        return ClassifyRequest(image, request_id, deadline, options, protocol="grpc")
+        return ClassifyRequest(image, request_id, deadline, options, call.caller, "grpc")
 
     async def _classify(self, asked: ClassifyRequest, patience_s: float) -> pb.ClassifyResponse:
         async def attempt() -> pb.ClassifyResponse:

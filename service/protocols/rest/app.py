@@ -44,7 +44,7 @@ def make_app(context: ProtocolContext, handler: ClassifyHandler) -> FastAPI:
     for module in find_modules(routes):
         make_router: Callable[[ProtocolContext], APIRouter] = module.make_router
         app.include_router(make_router(context))
-    document = lru_cache(maxsize=1)(lambda: make_document(app))
+    document = lru_cache(maxsize=1)(lambda: make_document(app, needs_keys=not context.gate.is_open))
     app.openapi = document  # type: ignore[method-assign]  # FastAPI's documented way to change the document
     tell_errors(app)
     return app

@@ -60,7 +60,7 @@ class ClassifyHandler:
             if fields:
                 options = _merge(parse_query(query), fields)
                 exchange.model = options.model
-            request = ClassifyRequest(image, exchange.request_id, deadline, options)
+            request = ClassifyRequest(image, exchange.request_id, deadline, options, exchange.caller)
             connection.cancel_when_lost(asyncio.current_task())
             answer = await self._classifier.classify(request)
             connection.cancel_when_lost(None)

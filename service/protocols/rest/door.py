@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from service.errors import Draining, Internal, ServiceError
 from service.metrics import ABORTED
 from service.protocols.base import ProtocolContext
+from service.protocols.rest.access import Admit
 from service.protocols.rest.body import CallerGone, Receive
 from service.protocols.rest.classify import PATH, ClassifyHandler
 from service.protocols.rest.dialects import encode_error
@@ -29,11 +30,17 @@ STOPPED = Draining("this server stopped before the answer was ready, ask another
 
 
 class Door:
-    """The ASGI application that a server runs; `handler` is None where nothing is classified."""
+    """The ASGI application that a server runs; `handler` is None where nothing is classified.
 
-    def __init__(self, context: ProtocolContext, handler: ClassifyHandler | None, app: App) -> None:
+    `admit` names the caller or raises Unauthenticated or Forbidden; None where everybody may come in.
+    """
+
+    def __init__(
+        self, context: ProtocolContext, handler: ClassifyHandler | None, app: App, admit: Admit | None
+    ) -> None:
         self._classifier = context.classifier
         self._requests = context.metrics.requests
+        self._admit = admit
         self._handler = handler
         self._app = app
 
@@ -48,6 +55,8 @@ class Door:
         self, handler: ClassifyHandler, scope: Scope, receive: Receive, exchange: Exchange
     ) -> None:
         try:
+            if self._admit is not None:
+                exchange.caller = self._admit(exchange)
             answer = await handler.handle(scope, receive, exchange)
         except ServiceError as error:
             answer = encode_problem(error, exchange.request_id)
@@ -75,7 +84,11 @@ class Door:
         if exchange.method == "HEAD":  # as GET; the server leaves the body out
             scope = {**scope, "method": "GET"}
         try:
+            if self._admit is not None:
+                exchange.caller = self._admit(exchange)
             await self._app(scope, receive, watch)
+        except ServiceError as error:
+            code = await self._finish(scope, encode_error(error, exchange))
         except (CallerGone, asyncio.CancelledError):
             code = await self._finish(scope, encode_error(STOPPED, exchange))
         except Exception:
@@ -121,11 +134,13 @@ class Door:
         self._requests.count(route, "http", model, code)
         level = logging.DEBUG if route in PROBES else logging.INFO
         if log.isEnabledFor(level):
-            fields = {
+            fields: dict[str, object] = {
                 "request_id": exchange.request_id,
                 "method": exchange.method,
                 "route": route,
                 "code": code,
                 "ms": round((time.monotonic() - exchange.began) * 1000, 2),
             }
+            if exchange.caller:
+                fields["key"] = exchange.caller
             log.log(level, "request", extra={"fields": fields})

@@ -5,6 +5,7 @@ from collections.abc import MutableMapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from service.access.gate import read_credential
 from service.errors import BadRequest
 from service.protocols.options import parse_request_id
 
@@ -55,7 +56,8 @@ class Cancellable(Protocol):
 
 @dataclass(slots=True)
 class Exchange:
-    """A request's identity and what its log line and its count need. `model` is set once it is known."""
+    """A request's identity and what its log line and its count need. `model` is set once it is known,
+    `caller` (the id of a key, never the key) where keys are on."""
 
     method: str
     path: str
@@ -63,6 +65,7 @@ class Exchange:
     headers: dict[bytes, bytes]
     began: float = field(default_factory=time.monotonic)
     model: str = ""
+    caller: str = ""
 
     @staticmethod
     def begin(scope: Scope) -> "Exchange":
@@ -78,6 +81,10 @@ class Exchange:
         """A header's value as text, None where it is absent."""
         value = self.headers.get(name)
         return None if value is None else value.decode("latin-1")
+
+    def credential(self) -> str | None:
+        """The API key that the caller sent, None where there is none."""
+        return read_credential(self.text(b"authorization"), self.text(b"x-api-key"))
 
     def content_length(self) -> int | None:
         """The size of the body as declared; raises BadRequest."""

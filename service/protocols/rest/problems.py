@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from service.errors import BadRequest, Internal, MethodNotAllowed, NotFound, ServiceError
+from service.errors import BadRequest, Internal, MethodNotAllowed, NotFound, ServiceError, Unauthenticated
 from service.protocols.rest.exchange import Answer
 from service.protocols.status import STATUS, find_status
 
@@ -36,6 +36,8 @@ def encode_problem(error: ServiceError, request_id: str) -> Answer:
         (b"content-length", str(len(body)).encode()),
         (b"x-request-id", request_id.encode()),
     ]
+    if isinstance(error, Unauthenticated):
+        headers.append((b"www-authenticate", b'Bearer realm="resnet-serve"'))
     if error.retry_after_s is not None:
         headers.append((b"retry-after", str(max(1, math.ceil(error.retry_after_s))).encode()))
     return find_status(error).http, headers, body

@@ -12,6 +12,7 @@ from uvicorn.server import ServerState
 
 from service.listening import is_readable, turn_away
 from service.protocols.base import ProtocolContext
+from service.protocols.rest.access import make_admission
 from service.protocols.rest.app import make_app
 from service.protocols.rest.classify import ClassifyHandler
 from service.protocols.rest.connection import HttpConnection
@@ -122,6 +123,8 @@ class RestServer:
 async def start_rest(context: ProtocolContext, sock: socket.socket) -> RestServer:
     """Serve on the listening socket `sock`."""
     handler = ClassifyHandler(context)
-    server = RestServer(context, sock, Door(context, handler, make_app(context, handler)))
+    server = RestServer(
+        context, sock, Door(context, handler, make_app(context, handler), make_admission(context.gate))
+    )
     await server.start()
     return server

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from models.card import Metric, ModelCard, PolicyCard, Preprocess, Provenance
+from service.access.gate import Gate
 from service.admission import InflightBudget, Lease
 from service.classifier import Classifier
 from service.errors import BrokenImage, UnknownModel
@@ -150,13 +151,17 @@ class LoopThread:
 class Served:
     """A gRPC server on a free port of loopback, and the classifier behind it."""
 
-    def __init__(self, thread: LoopThread, settings: Settings, metrics_dir: Path) -> None:
+    def __init__(
+        self, thread: LoopThread, settings: Settings, metrics_dir: Path, gate: Gate | None = None
+    ) -> None:
         from service.protocols import rpc
 
         self.thread = thread
         self.classifier = thread.run(_make_classifier())
         self.metrics = FrontendMetrics(metrics_dir, 0)
-        context = ProtocolContext(settings, cast(Classifier, self.classifier), self.metrics)
+        context = ProtocolContext(
+            settings, cast(Classifier, self.classifier), self.metrics, gate or Gate(None)
+        )
         with socket.socket() as sock:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             sock.bind(("127.0.0.1", 0))
@@ -172,10 +177,10 @@ async def _make_classifier() -> FaultyClassifier:
 
 
 @contextmanager
-def serve_rpc(metrics_dir: Path, **settings: Any) -> Iterator[Served]:
+def serve_rpc(metrics_dir: Path, *, gate: Gate | None = None, **settings: Any) -> Iterator[Served]:
     thread = LoopThread()
     try:
-        served = Served(thread, Settings(**settings), metrics_dir)
+        served = Served(thread, Settings(**settings), metrics_dir, gate)
         try:
             yield served
         finally:

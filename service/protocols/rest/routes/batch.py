@@ -68,7 +68,7 @@ def make_router(context: ProtocolContext) -> APIRouter:
         options = _read_options(query, context)
         exchange.model = options.model
         if prefers_async(exchange.text(b"prefer")):
-            return await _submit_job(request, desk, Submission(options, _read_key(exchange)))
+            return await _submit_job(request, desk, Submission(options, _read_key(exchange), exchange.caller))
         if _is_manifest(exchange):
             raise BadRequest("a source is scored as a durable job; add the header Prefer: respond-async")
         received = await _receive(request, desk, durable=False)
@@ -76,24 +76,29 @@ def make_router(context: ProtocolContext) -> APIRouter:
         return LineResponse(lines, MEDIA_TYPES[form], received)
 
     @router.get(PATH + "/{id}", **FIND)
-    async def find(id: str) -> Response:
-        return JSONResponse(describe_job(await desk.find(id)))
+    async def find(id: str, request: Request) -> Response:
+        return JSONResponse(describe_job(await desk.find(id, _name_caller(request))))
 
     @router.get(PATH + "/{id}/results", **RESULTS)
     async def results(id: str, request: Request) -> Response:
         exchange: Exchange = request.scope["exchange"]
         query = parse_query(request.scope["query_string"])
         form = choose_format(exchange.text(b"accept"), query.get("format"), ("ndjson", "csv", "parquet"))
-        job = await desk.find(id)
+        job = await desk.find(id, exchange.caller)
         body = open_results(job, desk.folder_of(job), form)
         return StreamingResponse(body, media_type=MEDIA_TYPES[form])
 
     @router.delete(PATH + "/{id}", **DELETE)
-    async def end(id: str) -> Response:
-        job = await desk.end(id)
+    async def end(id: str, request: Request) -> Response:
+        job = await desk.end(id, _name_caller(request))
         return Response(status_code=204) if job is None else JSONResponse(describe_job(job), 202)
 
     return router
+
+
+def _name_caller(request: Request) -> str:
+    exchange: Exchange = request.scope["exchange"]
+    return exchange.caller
 
 
 async def _submit_job(request: Request, desk: BatchDesk, submission: Submission) -> Response:

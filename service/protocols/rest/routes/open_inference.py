@@ -192,6 +192,7 @@ async def _infer(context: ProtocolContext, request: Request, name: str, version:
             exchange.request_id,
             deadline,
             "http",
+            exchange.caller,
         )
         connection.cancel_when_lost(asyncio.current_task())
         answer = await infer(context, call)

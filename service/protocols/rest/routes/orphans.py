@@ -130,7 +130,7 @@ async def _classify(
     exchange: Exchange = request.scope["exchange"]
     connection: Connection = request.scope["connection"]
     connection.cancel_when_lost(asyncio.current_task())
-    many = ManyImages(images, options, exchange.request_id, deadline, "http")
+    many = ManyImages(images, options, exchange.request_id, deadline, "http", exchange.caller)
     answers = await classify_many(context, many)
     connection.cancel_when_lost(None)
     return answers
