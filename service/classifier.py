@@ -247,16 +247,22 @@ class Classifier:
 
     def _judge(self, flight: _Flight, lost: LinkLost) -> None:
         if lost.is_suspect and flight.is_suspect:
-            self._quarantine.add(flight.request.image)
-            self._metrics.pressure.count_poison(flight.model.name)
+            self._convict(flight)
             raise PoisonImage("this image crashed the decoder twice, the second time alone")
         flight.is_suspect = flight.is_suspect or lost.is_suspect
         self._metrics.pressure.count_resent(flight.model.name)
 
+    def _convict(self, flight: _Flight) -> None:
+        self._quarantine.add(flight.request.image)
+        self._metrics.pressure.count_poison(flight.model.name)
+
     def _read_answer(self, flight: _Flight, answer: Answer) -> Classification:
         message, payload = answer
         if isinstance(message, Failure):
-            raise read_failure(message)
+            error = read_failure(message)
+            if isinstance(error, PoisonImage):
+                self._convict(flight)
+            raise error
         result = Classification(
             request_id=flight.request.request_id,
             model=ModelRef(flight.model.name, flight.model.version, flight.model.digest),

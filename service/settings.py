@@ -64,6 +64,9 @@ class Settings:
     max_batch_bytes: Positive = _says(2 << 30, "largest body of /v1/batch")
     max_batch_items: Positive = _says(1_000_000, "most images in one batch")
     max_version_bytes: Positive = _says(2 << 30, "largest model version sent to the admin port, unpacked")
+    decode_in: Literal["auto", "worker", "processes"] = _says(
+        "auto", "where images are decoded; processes: a bad image ends no worker; auto: processes on a GPU"
+    )
     max_inflight_bytes: Positive = _says(
         256_000_000, "encoded images held by one frontend at once; over it requests are answered 503"
     )

@@ -12,6 +12,7 @@ from models.repository import ModelRepository, ModelVersion, check_version
 from models.selftest import SelfTestFailed, run_selftest
 from models.views import list_policies
 from service.settings import Settings
+from service.worker.decoding import DecoderProcesses, InlineDecoder
 from service.worker.pipeline import Pipeline, PipelineLimits
 from service.worker.serving import LoadedModel
 from service.worker.warmup import measure_costs
@@ -40,7 +41,8 @@ def load_model(path: Path, device: str, threads: int, settings: Settings) -> Loa
         }
     except (BadVersion, SelfTestFailed, EngineError) as err:
         raise VersionRefused(str(err)) from err
-    pipeline = Pipeline(version.card, engines, list_policies(), _limits(settings))
+    decoder = _start_decoder(device, threads, settings)
+    pipeline = Pipeline(version.card, engines, list_policies(), _limits(settings), decoder)
     view_ms = costs[pipeline.default_precision].view_ms((crop_px, crop_px))
     policy_ms = {tta: round(views * view_ms, 3) for tta, views in pipeline.list_costs().items()}
     fields = {"model": version.reference, "precisions": sorted(engines), "cost_ms": policy_ms}
@@ -63,6 +65,13 @@ def _open_engines(version: ModelVersion, device: str, threads: int, settings: Se
         run_selftest(version.card, engine, precision)
         engines[precision] = engine
     return engines
+
+
+def _start_decoder(device: str, lanes: int, settings: Settings) -> InlineDecoder | DecoderProcesses:
+    chosen = settings.decode_in
+    if chosen == "auto":
+        chosen = "worker" if device == CPU else "processes"
+    return DecoderProcesses(lanes, settings.max_decode_bytes) if chosen == "processes" else InlineDecoder()
 
 
 def _limits(settings: Settings) -> PipelineLimits:

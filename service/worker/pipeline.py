@@ -14,7 +14,6 @@ from models.decode import (
     ImageError,
     TooManyBytes,
     TooManyPixels,
-    decode_image,
     read_header,
 )
 from models.decode import UnsupportedFormat as UnreadableFormat
@@ -34,6 +33,7 @@ from models.views.base import (
 )
 from service.errors import BadRequest, BrokenImage, ServiceError, TooLarge, UnsupportedFormat
 from service.types import ClassifyOptions
+from service.worker.decoding import DecoderProcesses, InlineDecoder
 from service.worker.request import Request
 
 
@@ -77,12 +77,14 @@ class Pipeline:
         engines: Mapping[str, Engine],
         policies: Mapping[str, ViewPolicy],
         limits: PipelineLimits,
+        decoder: InlineDecoder | DecoderProcesses | None = None,
     ) -> None:
         """`engines` by precision, at least one, the default first; `policies` by name."""
         self._card = card
         self._engines = engines
         self._policies = policies
         self._limits = limits
+        self._decoder = decoder or InlineDecoder()
         self.default_precision = limits.precision if limits.precision in engines else next(iter(engines))
         self._classifiers = {name: Classifier(*engine.classifier) for name, engine in engines.items()}
         self._contexts: dict[tuple[object, ...], ViewContext] = {}
@@ -109,7 +111,9 @@ class Pipeline:
         context = self._find_context(policy, request.message.options, request.precision)
         context = replace(context, may_look_again=partial(has_time, request))
         try:
-            image = decode_image(request.image, self._limits.decode, request.header)
+            image = self._decoder.decode(
+                request.image, self._limits.decode, request.header, request.message.deadline
+            )
             request.image = b""
             request.size = (image.pixels.shape[0], image.pixels.shape[1])
             if request.message.options.wants_map:
@@ -143,6 +147,10 @@ class Pipeline:
         class_index = int(scores.probabilities.argmax()) if asked is None else asked
         row = self._classifiers[request.precision].weight[class_index]
         return ClassMap(class_index, draw_map(request.canvas, request.sights, row))
+
+    def close(self) -> None:
+        """End what decodes; call it when no lane does any more."""
+        self._decoder.close()
 
     def list_costs(self) -> dict[str, float]:
         """What a square image of the native size costs under each policy, in native views, by pixels."""

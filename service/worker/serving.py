@@ -60,6 +60,7 @@ def serve_model(
     for lane in lanes:
         lane.join()
     reception.flush(LAST_WRITE_S)
+    model.pipeline.close()
     for engine in model.engines.values():
         engine.close()
     return 0
