@@ -38,7 +38,8 @@ class Settings:
     http_port: Port = _says(8080, "HTTP port; 0 picks a free one")
     grpc_port: Port = _says(8081, "gRPC port; 0 picks a free one")
     admin_port: Port = _says(
-        8082, "admin port, always on loopback, open while SERVE_ADMIN_TOKEN is set; 0 picks a free one"
+        8082,
+        "admin port, always on loopback, closed without SERVE_ADMIN_TOKEN or SERVE_API_KEYS; 0 picks one",
     )
     model_repository: str = _says(
         f"{ZOO}:./repository", "directories of model versions, separated by colons; missing ones are skipped"
@@ -102,7 +103,7 @@ class Settings:
         "", "file of API keys (`resnet-serve keys`), from then on required; empty asks nobody for a key"
     )
     admin_token: str = _says(
-        "", "bearer token of the admin port; empty keeps that port closed", is_secret=True
+        "", "bearer token of the admin port, beside API keys of the scope admin", is_secret=True
     )
 
     def with_secrets_hidden(self) -> dict[str, str]:

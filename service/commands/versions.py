@@ -15,12 +15,13 @@ from service.errors import ServiceError
 from service.versions.census import VersionState
 
 REFUSED, NOT_DONE, NOT_REACHED = 1, 2, 3
+WHO_HELP = "its token, or an API key of the scope admin  [SERVE_ADMIN_TOKEN, RESNET_API_KEY]"
 WAIT_S = 120.0  # as long as the supervisor gives a worker to start
 
 
 @click.group("versions")
 @click.option("--url", default="http://127.0.0.1:8082", show_default=True, help="the admin port")
-@click.option("--token", envvar="SERVE_ADMIN_TOKEN", default="", help="its token  [SERVE_ADMIN_TOKEN]")
+@click.option("--token", envvar=["SERVE_ADMIN_TOKEN", "RESNET_API_KEY"], default="", help=WHO_HELP)
 @click.pass_context
 def COMMAND(context: click.Context, url: str, token: str) -> None:
     """List, send, choose, take back and delete model versions of a running service.
@@ -93,7 +94,7 @@ def _connect(server: tuple[str, str]) -> Iterator[VersionsClient]:
         with VersionsClient(*server) as client:
             yield client
     except ConnectionFailed as err:
-        click.echo(f"{err.detail}; is SERVE_ADMIN_TOKEN set where it runs?", err=True)
+        click.echo(f"{err.detail}; is SERVE_ADMIN_TOKEN or SERVE_API_KEYS set where it runs?", err=True)
         sys.exit(NOT_REACHED)
     except ServiceError as err:
         click.echo(err.detail, err=True)
