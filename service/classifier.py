@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from models.card import ModelCard
+from service.access.gate import Gate
 from service.admission import InflightBudget, Lease, check_wait, choose_policy, predict_retry_s
 from service.answers import read_failure, read_map, read_predictions, read_timings
 from service.errors import (
@@ -54,7 +55,9 @@ class _Flight:
 class Classifier:
     """Built once per frontend process, on its event loop; the supervisor's messages reach it by `apply`."""
 
-    def __init__(self, settings: Settings, metrics: FrontendMetrics) -> None:
+    def __init__(self, settings: Settings, metrics: FrontendMetrics, gate: Gate | None = None) -> None:
+        """`gate` None: callers are neither held to rates nor weighed."""
+        self._gate = gate or Gate(None)
         self._settings = settings
         self._metrics = metrics
         self._fleet = Fleet(asyncio.get_running_loop())
@@ -94,8 +97,8 @@ class Classifier:
             self._metrics.pressure.count_rejected("", "bytes")
             raise
 
-    def check_admission(self, options: ClassifyOptions, deadline: float) -> None:
-        """Raises at once what `classify` would raise without looking at the image: UnknownModel, Overloaded.
+    def check_admission(self, options: ClassifyOptions, deadline: float, caller: str = "") -> None:
+        """Raises what `classify` would without looking at the image: UnknownModel, RateLimited, Overloaded.
 
         For protocols that know the options before the body: under overload a body is then not even read.
         """
@@ -103,6 +106,7 @@ class Classifier:
             return
         try:
             model = self._roster.resolve(options.model)
+            self._gate.check_rate(caller)
             link = self._fleet.find_nearest(model)
             if link is not None:
                 self._check_wait(model, link, deadline)
@@ -186,6 +190,8 @@ class Classifier:
         card = self._roster.find_card(model)
         _check_options(options, model, card)
         self._quarantine.check(request.image)
+        if request.protocol != "batch":  # those are asked for by thousands, and yield to everybody else's
+            self._gate.charge(request.caller)
         asked = options.tta or card.default_tta
         if options.tta is None:
             options = _use_policy(options, asked)

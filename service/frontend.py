@@ -16,6 +16,7 @@ from models.catalog import find_entries
 from service import protocols
 from service.access.gate import Gate
 from service.access.keyring import open_keyring
+from service.access.rates import RateTable
 from service.classifier import Classifier
 from service.logs import set_up_logs
 from service.messages import StartFrontend
@@ -41,8 +42,10 @@ class Frontend:
         self._metrics = FrontendMetrics(Path(start.metrics_dir), start.slot)
         # The last one, admin, is not there while that port is closed.
         self._sockets = {name: socket.socket(fileno=fd) for name, fd in zip(LISTENERS, fds, strict=False)}
-        self._gate = Gate(open_keyring(self._settings.api_keys), self._settings.admin_token)
-        self._classifier = Classifier(self._settings, self._metrics)
+        keyring = open_keyring(self._settings.api_keys)
+        rates = RateTable(Path(start.metrics_dir) / "rates") if keyring is not None else None
+        self._gate = Gate(keyring, self._settings.admin_token, rates)
+        self._classifier = Classifier(self._settings, self._metrics, self._gate)
         self._orders = Orders(control, self._classifier)
 
     async def serve(self) -> None:

@@ -15,7 +15,8 @@ from typing import Literal
 
 from service.access.keyring import Keyring
 from service.access.keys import ApiKey, Scope, find_id, hash_key, is_key
-from service.errors import Forbidden, Unauthenticated
+from service.access.rates import RateState, RateTable
+from service.errors import Forbidden, RateLimited, Unauthenticated
 
 ANY: Literal["any"] = "any"
 Need = Scope | Literal["any"]
@@ -40,9 +41,14 @@ class Gate:
     """One per process. `keyring` None: no key is asked for."""
 
     def __init__(
-        self, keyring: Keyring | None, admin_token: str = "", clock: Callable[[], float] = time.time
+        self,
+        keyring: Keyring | None,
+        admin_token: str = "",
+        rates: RateTable | None = None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
-        self._keyring, self._admin_token, self._clock = keyring, admin_token, clock
+        """`rates` None: nobody is held to a rate."""
+        self._keyring, self._admin_token, self._rates, self._clock = keyring, admin_token, rates, clock
         self.is_open = keyring is None
 
     @property
@@ -70,10 +76,37 @@ class Gate:
             raise Forbidden("this port is closed; SERVE_ADMIN_TOKEN or SERVE_API_KEYS opens it")
         raise Unauthenticated("the admin token is needed: Authorization: Bearer TOKEN")
 
+    def charge(self, caller: str, images: int = 1) -> None:
+        """Count images against the rate of the key with that id; raises RateLimited."""
+        key = self._find_limited(caller)
+        if key is not None and self._rates is not None:
+            wait_s = self._rates.take(key, images)
+            if wait_s > 0:
+                raise _over_rate(key, wait_s)
+
+    def check_rate(self, caller: str) -> None:
+        """Raises RateLimited where `charge` would, without counting: for refusing before a body is read."""
+        key = self._find_limited(caller)
+        if key is not None and self._rates is not None and key.rate_per_s is not None:
+            state = self._rates.look(key)
+            if state is not None and state.left < 1:
+                raise _over_rate(key, state.full_in_s - (key.burst - 1) / key.rate_per_s)
+
+    def describe_rate(self, caller: str) -> RateState | None:
+        """Where the key with that id stands; None where it has no rate."""
+        key = self._find_limited(caller)
+        return None if key is None or self._rates is None else self._rates.look(key)
+
     def weigh(self, caller: str) -> float:
         """The share of the key with that id under load; 1 for one that is gone."""
         key = self._keyring.keys.get(caller) if self._keyring is not None else None
         return 1.0 if key is None else key.weight
+
+    def _find_limited(self, caller: str) -> ApiKey | None:
+        if self._keyring is None or not caller:
+            return None
+        key = self._keyring.keys.get(caller)
+        return None if key is None or key.rate_per_s is None else key
 
     def _identify(self, keyring: Keyring, credential: str | None) -> ApiKey:
         if credential is None:
@@ -85,6 +118,11 @@ class Gate:
         if known.expires is not None and known.expires.timestamp() <= self._clock():
             raise Unauthenticated(f"the API key {known.id} has expired")
         return known
+
+
+def _over_rate(key: ApiKey, wait_s: float) -> RateLimited:
+    allowed = f"{key.rate_per_s:g} images a second, {key.burst} at once"
+    return RateLimited(f"the key {key.id} is over its rate: {allowed}", retry_after_s=max(0.001, wait_s))
 
 
 def read_credential(authorization: str | None, api_key: str | None) -> str | None:

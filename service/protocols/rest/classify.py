@@ -49,7 +49,7 @@ class ClassifyHandler:
         exchange.model = options.model
         deadline = parse_deadline(exchange.text(b"request-timeout"), settings)
         declared_bytes = check_headers(exchange, settings.max_image_bytes)
-        self._classifier.check_admission(options, deadline)
+        self._classifier.check_admission(options, deadline, exchange.caller)
         connection: Connection = scope["connection"]
         connection.limit_body(deadline)
         with self._classifier.reserve(declared_bytes) as lease:

@@ -5,6 +5,7 @@ Gives each request its id, turns every error into a problem document, counts and
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable
 
@@ -15,7 +16,7 @@ from service.protocols.rest.access import Admit
 from service.protocols.rest.body import CallerGone, Receive
 from service.protocols.rest.classify import PATH, ClassifyHandler
 from service.protocols.rest.dialects import encode_error
-from service.protocols.rest.exchange import Answer, Exchange, Message, Scope
+from service.protocols.rest.exchange import Answer, Exchange, Headers, Message, Scope
 from service.protocols.rest.problems import encode_problem
 
 log = logging.getLogger("http")
@@ -40,7 +41,7 @@ class Door:
     ) -> None:
         self._classifier = context.classifier
         self._requests = context.metrics.requests
-        self._admit = admit
+        self._admit, self._gate = admit, context.gate
         self._handler = handler
         self._app = app
 
@@ -67,6 +68,7 @@ class Door:
             answer = encode_problem(STOPPED, exchange.request_id)
         except Exception:
             answer = self._report(exchange)
+        answer[1].extend(self._describe_rate(exchange))
         await self._send(scope, answer)
         self._end(exchange, PATH, str(answer[0]))
 
@@ -111,7 +113,18 @@ class Door:
         )
         if self._classifier.is_draining:
             extra.append((b"connection", b"close"))
-        return extra
+        return extra + self._describe_rate(exchange)
+
+    def _describe_rate(self, exchange: Exchange) -> Headers:
+        """RateLimit and its policy (draft-ietf-httpapi-ratelimit-headers-10), where the key has a rate."""
+        state = self._gate.describe_rate(exchange.caller) if exchange.caller else None
+        if state is None:
+            return []
+        window_s, full_in_s = math.ceil(state.burst / state.rate_per_s), math.ceil(state.full_in_s)
+        return [
+            (b"ratelimit-policy", b'"images";q=%d;w=%d' % (state.burst, window_s)),
+            (b"ratelimit", b'"images";r=%d;t=%d' % (state.left, full_in_s)),
+        ]
 
     @staticmethod
     def _has(message: Message, name: bytes) -> bool:
