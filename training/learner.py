@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from models.networks.architecture import Network
 from training.data.source import Batch
 from training.distributed import Ranks, share_gradients
+from training.graphed import GraphedGradients, require_graphs
 from training.recipe import Recipe
 from training.schedule import ScheduleState, after_batch, after_evaluation, is_warming, learning_rate
 
@@ -38,6 +39,11 @@ class Learner:
         self._forward: nn.Module = share_gradients(self.network, ranks)
         if recipe.run.compile:
             self._forward.compile()
+        self._graphed: GraphedGradients | None = None
+        if recipe.run.cuda_graph:
+            require_graphs(recipe, ranks)
+            is_mixing = recipe.augment.mixup > 0
+            self._graphed = GraphedGradients(self._compute_gradients, self.network, is_mixing)
 
     @property
     def evaluated(self) -> Network:
@@ -55,26 +61,34 @@ class Learner:
         self.network.train()
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate(step)
-        with self._precision():
-            logits = self._forward(batch.x)  # [n, K]
-        loss = self._loss(logits.float(), batch)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        if self._graphed is None:
+            result = self._compute_gradients(batch.x, batch.targets, batch.share)
+        else:
+            result = self._graphed(batch)
         self.optimizer.step()
         self._update_average()
-        wrong = (logits.detach().argmax(dim=1) != batch.targets).sum()
+        return result
+
+    def _compute_gradients(self, x: Tensor, targets: Tensor, share: float | Tensor) -> Tensor:
+        """Forward, loss, backward: gradients in the parameters, float32 [2] as `step` returns it."""
+        with self._precision():
+            logits = self._forward(x)  # [n, K]
+        loss = self._loss(logits.float(), targets, share)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        wrong = (logits.detach().argmax(dim=1) != targets).sum()
         return torch.stack([loss.detach() / self._ranks.world, wrong.float()])
 
-    def _loss(self, logits: Tensor, batch: Batch) -> Tensor:
+    def _loss(self, logits: Tensor, targets: Tensor, share: float | Tensor) -> Tensor:
         """Cross-entropy; of both images' classes by their shares under mixup."""
         rule = self.recipe.optimizer
 
         def loss(targets: Tensor) -> Tensor:
             return F.cross_entropy(logits, targets, self._class_weights, label_smoothing=rule.label_smoothing)
 
-        if batch.share == 1:
-            return loss(batch.targets)
-        return batch.share * loss(batch.targets) + (1 - batch.share) * loss(batch.targets.flip(0))
+        if isinstance(share, float) and share == 1:
+            return loss(targets)
+        return share * loss(targets) + (1 - share) * loss(targets.flip(0))
 
     def rate(self, step: int) -> float:
         """The learning rate of `step`."""

@@ -97,6 +97,8 @@ class ScheduleRecipe:
 class RunRecipe:
     """How the run is carried out.
 
+    `compile`: torch.compile the network. `cuda_graph`: replay a step's forward and backward pass as one CUDA
+    graph (one GPU, small networks).
     `watch_test`: log the test images' error with every evaluation too, for figure 6; it decides nothing.
     `ema`: decay of the weight average that is evaluated instead. `early_stop`: end after that many
     evaluations without a better one.
@@ -107,6 +109,7 @@ class RunRecipe:
     seed: int = 0
     precision: Literal["fp32", "bf16"] = "fp32"
     compile: bool = False
+    cuda_graph: bool = False
     ema: float | None = None
     early_stop: int | None = None
     workers: int = 4

@@ -3,8 +3,11 @@
 from pathlib import Path
 
 import pytest
+import torch
 
+from training.distributed import Ranks
 from training.errors import BadRecipe
+from training.graphed import require_graphs
 from training.recipe import dump_recipe, list_recipes, load_recipe, parse_recipe
 
 
@@ -50,3 +53,20 @@ def test_a_wrong_override_is_named(override: str, message: str) -> None:
 def test_an_unknown_recipe_lists_the_known() -> None:
     with pytest.raises(BadRecipe, match="cifar10/short-resnet20"):
         load_recipe("cifar10/resnet21")
+
+
+@pytest.mark.parametrize(
+    ("ranks", "overrides", "message"),
+    [
+        (Ranks(torch.device("cpu")), [], "needs a CUDA device"),
+        (Ranks(torch.device("cuda", 0), 0, 2), [], "is for one process"),
+        (Ranks(torch.device("cuda", 0)), ["run.compile=true"], "exclude each other"),
+    ],
+    ids=["on a CPU", "with two processes", "compiled too"],
+)
+def test_a_cuda_graph_is_refused_where_it_cannot_be_had(
+    ranks: Ranks, overrides: list[str], message: str
+) -> None:
+    recipe = load_recipe("cifar10/short-resnet20", ["run.cuda_graph=true", *overrides])
+    with pytest.raises(BadRecipe, match=message):
+        require_graphs(recipe, ranks)
