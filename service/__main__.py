@@ -1,13 +1,30 @@
 """The command line, `resnet-serve` or `python -m service`."""
 
+from typing import Any
+
 import click
 
 from models.catalog import find_entries
 from service import commands
 from service.version import NAME, find_version
 
+ROOMS = ("models", "service", "training")
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+
+class _Commands(click.Group):
+    """Says what to install where a command needs more than is there."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ModuleNotFoundError as err:
+            if (err.name or "").partition(".")[0] in ROOMS:
+                raise
+            needed = f"{ctx.invoked_subcommand} needs {err.name}, which is not installed"
+            raise click.ClickException(f"{needed}: pip install 'resnet-serve[serve]'") from err
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(find_version(), prog_name=NAME)
 def main() -> None:
     """Serve ResNet image classifiers: one picture in, one answer out."""

@@ -22,7 +22,8 @@ RUNNABLE = [
     for number, (language, block) in enumerate(BLOCKS)
     if "grpcurl" not in block
 ]
-# curl that fails where the server says an error.
+# The command as an installation has it; curl that fails where the server says an error.
+COMMAND = f'resnet-serve() {{ "{sys.executable}" -m service "$@"; }}\n'
 STRICT_CURL = (
     'set -euo pipefail\ncurl() { command curl --fail-with-body --silent --show-error "$@"; echo; }\n'
 )
@@ -38,7 +39,7 @@ def make_command(language: str, block: str) -> list[str]:
     if language == "python":
         return [sys.executable, "-c", block]
     is_strict = "# answers 4" not in block
-    return ["bash", "-c", (STRICT_CURL if is_strict else "") + block]
+    return ["bash", "-c", COMMAND + (STRICT_CURL if is_strict else "") + block]
 
 
 @pytest.mark.parametrize(("language", "block"), RUNNABLE)
@@ -58,7 +59,15 @@ def test_an_example_works(service: Service, language: str, block: str) -> None:
 
 def test_every_protocol_has_examples() -> None:
     examples = "".join(block for _, block in BLOCKS)
-    for word in ("curl ", "service.client", "tritonclient.http", "tritonclient.grpc", "grpcurl", "grpc://"):
+    for word in (
+        "curl ",
+        "service.client",
+        "tritonclient.http",
+        "tritonclient.grpc",
+        "grpcurl",
+        "grpc://",
+        "resnet-serve ",
+    ):
         assert word in examples
 
 

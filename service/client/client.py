@@ -17,6 +17,7 @@ from service.errors import BadRequest, ServiceError
 from service.types import Classification, ClassifyOptions
 
 DEFAULT_URL = "http://127.0.0.1:8080"
+SCHEMES = ("http://", "https://", "grpc://", "grpcs://")
 
 
 class Transport(Protocol):

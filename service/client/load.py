@@ -1,6 +1,7 @@
 """Load for measuring a server: closed loop (so many callers, each waiting) and open loop (so many a second).
 
-Plain HTTP/1.1 on asyncio streams, so that the load costs the machine as little as may be. In the open loop a
+Plain HTTP/1.1 on asyncio streams, so that the load costs the machine as little as may be; load_rpc.py has
+gRPC's side. In the open loop a
 latency counts from the moment the request was due, not from when a connection was free: a server that
 stalls is charged for everybody it kept waiting.
 """
@@ -11,9 +12,32 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 from urllib.parse import urlsplit
 
 MAX_HEAD_BYTES = 1 << 16
+NO_ANSWER = "no answer"
+GOOD = ("200", "OK")  # HTTP's and gRPC's
+
+
+class Caller(Protocol):
+    """One of those who send; it keeps its connection."""
+
+    async def ask(self, number: int) -> str:
+        """Send request `number` and wait for its answer; returns its code, or NO_ANSWER."""
+        ...
+
+    async def close(self) -> None:
+        """Drop the connection."""
+        ...
+
+
+class Connectable(Protocol):
+    """A server that load can be sent to."""
+
+    def connect(self) -> Caller:
+        """One more caller."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,15 +49,21 @@ class Target:
     path: str
     bodies: Sequence[bytes]
     headers: tuple[tuple[str, str], ...] = ()
+    is_tls: bool = False
 
     @staticmethod
     def from_url(url: str, path: str, bodies: Sequence[bytes], api_key: str | None = None) -> "Target":
-        """From http://host:port; raises ValueError for anything else (the load speaks no TLS)."""
+        """From http(s)://host:port; raises ValueError for anything else."""
         parts = urlsplit(url)
-        if parts.scheme != "http" or not parts.hostname:
-            raise ValueError(f"{url!r} is no plain HTTP server: write http://host:port")
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f"{url!r} is no HTTP server: write http://host:port")
+        is_tls = parts.scheme == "https"
         headers = (("Authorization", f"Bearer {api_key}"),) if api_key else ()
-        return Target(parts.hostname, parts.port or 80, path, bodies, headers)
+        return Target(parts.hostname, parts.port or (443 if is_tls else 80), path, bodies, headers, is_tls)
+
+    def connect(self) -> "_Connection":
+        """A caller; its connection is opened at need."""
+        return _Connection(self)
 
     def write_request(self, number: int) -> bytes:
         """The bytes of request `number`."""
@@ -48,21 +78,21 @@ class Target:
 
 @dataclass(slots=True)
 class Report:
-    """What a run saw: `latencies_s` of answers with status 200, `codes` of every request, 0 for no answer."""
+    """What a run saw: `latencies_s` of good answers, `codes` of every request, NO_ANSWER among them."""
 
     seconds: float = 0.0
     latencies_s: list[float] = field(default_factory=list)
-    codes: Counter[int] = field(default_factory=Counter)
+    codes: Counter[str] = field(default_factory=Counter)
 
     @property
     def rate_per_s(self) -> float:
-        """Answers with status 200 per second."""
-        return self.codes[200] / self.seconds if self.seconds else 0.0
+        """Good answers per second."""
+        return len(self.latencies_s) / self.seconds if self.seconds else 0.0
 
     @property
     def errors(self) -> int:
-        """Requests that did not end with status 200."""
-        return self.codes.total() - self.codes[200]
+        """Requests that did not end with a good answer."""
+        return self.codes.total() - len(self.latencies_s)
 
     def percentile_ms(self, share: float) -> float:
         """The latency in ms under which `share` (0..1) of the good answers stayed; NaN without any."""
@@ -79,45 +109,48 @@ class _Connection:
         self._target = target
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
-    async def ask(self, number: int) -> int:
-        """Send request `number` and read its answer; returns the status, 0 when the connection failed."""
+    async def ask(self, number: int) -> str:
+        """Send request `number` and read its answer; returns the status."""
         try:
             if self._streams is None:
                 self._streams = await asyncio.open_connection(
-                    self._target.host, self._target.port, limit=MAX_HEAD_BYTES
+                    self._target.host,
+                    self._target.port,
+                    limit=MAX_HEAD_BYTES,
+                    ssl=self._target.is_tls or None,
                 )
             reader, writer = self._streams
             writer.write(self._target.write_request(number))
             return await self._read(reader)
         except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError):
-            self.close()
-            return 0
+            await self.close()
+            return NO_ANSWER
 
-    async def _read(self, reader: asyncio.StreamReader) -> int:
+    async def _read(self, reader: asyncio.StreamReader) -> str:
         head = (await reader.readuntil(b"\r\n\r\n")).lower()
         length = head.partition(b"content-length:")[2].partition(b"\r\n")[0]
         await reader.readexactly(int(length))
         if b"connection: close" in head:
-            self.close()
-        return int(head[9:12])
+            await self.close()
+        return head[9:12].decode()
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Drop the connection; the next `ask` opens another."""
         if self._streams is not None:
             self._streams[1].close()
             self._streams = None
 
 
-async def run_closed(target: Target, connections: int, seconds: float) -> Report:
+async def run_closed(target: Connectable, connections: int, seconds: float) -> Report:
     """`connections` callers, each sending its next request as soon as it has the last answer."""
     report, numbers = Report(), iter(range(1 << 62))
     ends = time.monotonic() + seconds
 
     async def call() -> None:
-        connection = _Connection(target)
+        connection = target.connect()
         while (began := time.monotonic()) < ends:
             _note(report, await connection.ask(next(numbers)), began)
-        connection.close()
+        await connection.close()
 
     began = time.monotonic()
     await asyncio.gather(*(call() for _ in range(connections)))
@@ -125,13 +158,13 @@ async def run_closed(target: Target, connections: int, seconds: float) -> Report
     return report
 
 
-async def run_open(target: Target, rate_per_s: float, seconds: float, *, seed: int = 0) -> Report:
+async def run_open(target: Connectable, rate_per_s: float, seconds: float, *, seed: int = 0) -> Report:
     """Requests due at random moments (a Poisson process), whether or not earlier ones were answered."""
-    report, idle, tasks = Report(), list[_Connection](), set[asyncio.Task[None]]()
+    report, idle, tasks = Report(), list[Caller](), set[asyncio.Task[None]]()
     chance = random.Random(seed)
 
     async def call(number: int, due: float) -> None:
-        connection = idle.pop() if idle else _Connection(target)
+        connection = idle.pop() if idle else target.connect()
         _note(report, await connection.ask(number), due)
         idle.append(connection)
 
@@ -146,11 +179,11 @@ async def run_open(target: Target, rate_per_s: float, seconds: float, *, seed: i
     await asyncio.gather(*tasks)
     report.seconds = time.monotonic() - began
     for connection in idle:
-        connection.close()
+        await connection.close()
     return report
 
 
-def _note(report: Report, code: int, began: float) -> None:
+def _note(report: Report, code: str, began: float) -> None:
     report.codes[code] += 1
-    if code == 200:
+    if code in GOOD:
         report.latencies_s.append(time.monotonic() - began)

@@ -1,5 +1,8 @@
 """The client's gRPC side: the same requests and answers over resnet.v1.Classifier."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import grpc
 import grpc.aio
 from google.rpc import error_details_pb2
@@ -29,16 +32,7 @@ class GrpcTransport:
     """Speaks gRPC to one server; raises ServiceError, ConnectionFailed among them."""
 
     def __init__(self, url: str, api_key: str | None) -> None:
-        scheme, _, target = url.partition("://")
-        options = [
-            ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-            ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-            ("grpc.primary_user_agent", f"{NAME}-client/{find_version()}"),
-        ]
-        if scheme == "grpcs":
-            self._channel = grpc.aio.secure_channel(target, grpc.ssl_channel_credentials(), options)
-        else:
-            self._channel = grpc.aio.insecure_channel(target, options)
+        self._channel = open_channel(url)
         self._classifier = pb_grpc.ClassifierStub(self._channel)
         self._health = health_pb2_grpc.HealthStub(self._channel)
         self._metadata = (("authorization", f"Bearer {api_key}"),) if api_key else ()
@@ -77,6 +71,20 @@ class GrpcTransport:
     async def close(self) -> None:
         """Close the channel."""
         await self._channel.close()
+
+
+def open_channel(url: str, more: Sequence[tuple[str, int]] = ()) -> grpc.aio.Channel:
+    """A channel to grpc(s)://host:port; `more` channel arguments."""
+    scheme, _, target = url.partition("://")
+    options: list[tuple[str, Any]] = [
+        ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.primary_user_agent", f"{NAME}-client/{find_version()}"),
+        *more,
+    ]
+    if scheme == "grpcs":
+        return grpc.aio.secure_channel(target, grpc.ssl_channel_credentials(), options)
+    return grpc.aio.insecure_channel(target, options)
 
 
 def write_request(image: bytes, options: ClassifyOptions) -> pb.ClassifyRequest:

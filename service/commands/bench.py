@@ -4,18 +4,46 @@ import asyncio
 import json
 import re
 import sys
+import time
+from collections.abc import Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
 import click
 import httpx
 from rich.console import Console
 from rich.table import Table
 
+from service.client import Client
 from service.client.http import write_query
-from service.client.load import Report, Target, run_closed, run_open
+from service.client.load import Connectable, Report, Target, run_closed, run_open
+from service.commands.completion import complete_policy
+from service.commands.progress import show_progress
+from service.commands.server import NOT_REACHED, add_server_options
+from service.errors import CallerError, ServiceError
 from service.types import ClassifyOptions
 
 PERCENTILES = (0.5, 0.9, 0.99)
+TICK_S = 0.2
+Seconds = click.FloatRange(0, min_open=True)
+
+
+class _Callers(click.ParamType):  # type: ignore[type-arg]  # generic in new releases alone
+    """Numbers of callers, separated by commas."""
+
+    name = "numbers"
+
+    def convert(
+        self, value: str | list[int], param: click.Parameter | None, ctx: click.Context | None
+    ) -> list[int]:
+        if isinstance(value, list):
+            return value
+        parts = [part.strip() for part in value.split(",")]
+        if not all(part.isascii() and part.isdigit() and 0 < int(part) <= 10_000 for part in parts):
+            self.fail(f"{value!r} is not numbers of 1 to 10000, separated by commas", param, ctx)
+        return [int(part) for part in parts]
+
+
 _BATCHES = re.compile(r"^resnet_batch_views_(sum|count)(?:\{[^}]*\})? (\S+)$", re.MULTILINE)
 
 
@@ -23,48 +51,67 @@ _BATCHES = re.compile(r"^resnet_batch_views_(sum|count)(?:\{[^}]*\})? (\S+)$", r
 @click.argument(
     "images", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path)
 )
-@click.option("--url", default="http://127.0.0.1:8080", show_default=True, help="the server")
+@add_server_options
 @click.option(
-    "--connections", "-c", default="1,8,32", show_default=True, help="closed loop: callers, in turn"
+    "--connections",
+    "-c",
+    default="1,8,32",
+    show_default=True,
+    type=_Callers(),
+    help="closed loop: callers, in turn",
 )
-@click.option("--rate", type=float, help="open loop: requests a second, instead of --connections")
-@click.option("--seconds", default=10.0, show_default=True, help="length of each run")
-@click.option("--warmup", default=1.0, show_default=True, help="seconds of load before, not counted")
+@click.option("--rate", type=Seconds, help="open loop: requests a second, instead of --connections")
+@click.option("--seconds", default=10.0, show_default=True, type=Seconds, help="length of each run")
+@click.option(
+    "--warmup",
+    default=1.0,
+    show_default=True,
+    type=click.FloatRange(0),
+    help="seconds of load before, not counted",
+)
+@click.option("--metrics-url", help="where batch sizes are read; the server's own /metrics if it is HTTP")
 @click.option("--model", default="", help="name or name@version")
-@click.option("--tta", help="view policy")
+@click.option("--tta", shell_complete=complete_policy, help="view policy")
 @click.option("--precision", type=click.Choice(["fp32", "int8"]))
-@click.option("--api-key", envvar="RESNET_API_KEY", help="key to send as a bearer token")
 @click.option("--json", "is_json", is_flag=True, help="one JSON object a run instead of a table")
 def COMMAND(
     images: tuple[Path, ...],
     url: str,
-    connections: str,
+    connections: list[int],
     rate: float | None,
     seconds: float,
     warmup: float,
+    metrics_url: str | None,
     model: str,
     tta: str | None,
     precision: str | None,
     api_key: str | None,
     is_json: bool,
 ) -> None:
-    """Send IMAGES in turn to a server and measure. Exit code 1 when any request failed."""
+    """Send IMAGES in turn to a server, over HTTP or gRPC, and measure.
+
+    Exit code 1 when any request failed, 2 for wrong use, 3 without a server.
+    """
     options = ClassifyOptions(model=model, tta=tta, precision=precision)  # type: ignore[arg-type]  # click checked it
-    query = str(httpx.QueryParams(write_query(options)))
-    path = f"/v1/classify?{query}" if query else "/v1/classify"
+    bodies = [image.read_bytes() for image in images]
     try:
-        target = Target.from_url(url, path, [image.read_bytes() for image in images], api_key)
-        callers = [] if rate else [int(one) for one in connections.split(",")]
+        target = _aim(url, options, bodies, api_key)
     except ValueError as err:
         raise click.UsageError(str(err)) from err
-    asyncio.run(run_closed(target, 1, warmup))
-    runs = [f"{rate:g}/s"] if rate else [f"c = {caller}" for caller in callers]
+    _try_once(url, api_key, options, bodies[0])
+    if metrics_url is None and url.startswith("http"):
+        metrics_url = f"{url}/metrics"
+    runs: list[tuple[str, int]] = (
+        [(f"{rate:g}/s", 0)] if rate else [(f"c = {one}", one) for one in connections]
+    )
     rows = []
-    for place, name in enumerate(runs):
-        before = _read_batches(url)
-        load = run_open(target, rate, seconds) if rate else run_closed(target, callers[place], seconds)
-        report = asyncio.run(load)
-        rows.append(_describe(name, report, before, _read_batches(url)))
+    with show_progress("measuring", warmup + seconds * len(runs)) as advance:
+        asyncio.run(_tick(run_closed(target, 1, warmup), advance, 0.0))
+        for place, (name, callers) in enumerate(runs):
+            before = _read_batches(metrics_url)
+            load = run_open(target, rate, seconds) if rate else run_closed(target, callers, seconds)
+            report = asyncio.run(_tick(load, advance, warmup + seconds * place))
+            rows.append(_describe(name, report, before, _read_batches(metrics_url)))
     if is_json:
         for row in rows:
             click.echo(json.dumps(row))
@@ -73,10 +120,50 @@ def COMMAND(
     sys.exit(1 if any(row["errors"] for row in rows) else 0)
 
 
-def _read_batches(url: str) -> tuple[float, float]:
-    """Views computed and batches run so far, from the server's metrics; zeros where it has none."""
+def _aim(url: str, options: ClassifyOptions, bodies: list[bytes], api_key: str | None) -> Connectable:
+    if url.startswith("grpc"):
+        from service.client.load_rpc import RpcTarget
+
+        return RpcTarget.from_url(url, options, bodies, api_key)
+    query = str(httpx.QueryParams(write_query(options)))
+    return Target.from_url(url, f"/v1/classify?{query}" if query else "/v1/classify", bodies, api_key)
+
+
+def _try_once(url: str, api_key: str | None, options: ClassifyOptions, body: bytes) -> None:
+    """Ends the command with a sentence where no request could pass."""
+    asked = {"model": options.model, "tta": options.tta, "precision": options.precision}
     try:
-        text = httpx.get(f"{url}/metrics", timeout=10).text
+        with Client(url, api_key=api_key, attempts=3) as client:
+            client.classify(body, **asked)
+    except CallerError as err:
+        raise click.UsageError(err.detail) from err
+    except ServiceError as err:
+        click.echo(err.detail, err=True)
+        sys.exit(NOT_REACHED)
+
+
+async def _tick(load: Coroutine[Any, Any, Report], advance: Callable[[float], None], done_s: float) -> Report:
+    """The load's report; `advance` hears of the seconds meanwhile."""
+    began = time.monotonic()
+
+    async def tell() -> None:
+        while True:
+            advance(done_s + time.monotonic() - began)
+            await asyncio.sleep(TICK_S)
+
+    telling = asyncio.ensure_future(tell())
+    try:
+        return await load
+    finally:
+        telling.cancel()
+
+
+def _read_batches(metrics_url: str | None) -> tuple[float, float]:
+    """Views computed and batches run so far, from the server's metrics; zeros where there are none."""
+    if metrics_url is None:
+        return 0.0, 0.0
+    try:
+        text = httpx.get(metrics_url, timeout=10).text
     except httpx.HTTPError:
         return 0.0, 0.0
     totals = {"sum": 0.0, "count": 0.0}
@@ -89,21 +176,24 @@ def _describe(
     name: str, report: Report, before: tuple[float, float], after: tuple[float, float]
 ) -> dict[str, object]:
     batches = after[1] - before[1]
-    codes = {str(code) if code else "no answer": count for code, count in sorted(report.codes.items())}
     return {
         "load": name,
         "rate_per_s": round(report.rate_per_s, 1),
-        **{f"p{share * 100:g}_ms": round(report.percentile_ms(share), 2) for share in PERCENTILES},
+        **{f"p{share * 100:g}_ms": _find_percentile(report, share) for share in PERCENTILES},
         "errors": report.errors,
-        "codes": codes,
+        "codes": dict(sorted(report.codes.items())),
         "mean_batch": round((after[0] - before[0]) / batches, 2) if batches else None,
     }
+
+
+def _find_percentile(report: Report, share: float) -> float | None:
+    return round(report.percentile_ms(share), 2) if report.latencies_s else None
 
 
 def _print_table(rows: list[dict[str, object]]) -> None:
     table = Table("load", "images/s", *(f"p{share * 100:g} ms" for share in PERCENTILES), "errors", "batch")
     for row in rows:
         values = [row["load"], row["rate_per_s"], *(row[f"p{share * 100:g}_ms"] for share in PERCENTILES)]
-        mean_batch = row["mean_batch"] if row["mean_batch"] is not None else "-"
-        table.add_row(*(str(value) for value in values), str(row["errors"]), str(mean_batch))
+        values += [row["errors"], row["mean_batch"]]
+        table.add_row(*("-" if value is None else str(value) for value in values))
     Console().print(table)

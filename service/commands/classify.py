@@ -4,39 +4,54 @@ import glob
 import json
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
 from service.client import Client, ImageSource, Outcome
+from service.commands.completion import complete_policy
+from service.commands.progress import show_progress
+from service.commands.server import NOT_REACHED, add_server_options
 from service.errors import OurError, OverloadError, ServiceError
 from service.private import run_private_service
 from service.types import Classification
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".avif"}
-SOME_FAILED, BAD_USE, NOT_REACHED = 1, 2, 3
-MANY = 20  # pictures from which a progress bar is shown
+SOME_FAILED = 1
 
 
 @click.command("classify")
 @click.argument("sources", nargs=-1, required=True)
-@click.option("--url", default="http://127.0.0.1:8080", show_default=True, help="http(s):// or grpc(s)://")
+@add_server_options
 @click.option("--local", "is_local", is_flag=True, help="load the model here instead of asking a server")
 @click.option("--repository", help="with --local: directories of model versions, separated by colons")
 @click.option("--model", default="", help="name or name@version; the server's default if left out")
-@click.option("--top-k", default=5, show_default=True, help="classes to answer")
-@click.option("--tta", help="view policy: center, mirror, ten_crop, dense, multi_scale, adaptive")
+@click.option("--top-k", default=5, show_default=True, type=click.IntRange(1, 1000), help="classes to answer")
+@click.option(
+    "--tta",
+    shell_complete=complete_policy,
+    help="view policy: center, mirror, ten_crop, dense, multi_scale, adaptive",
+)
 @click.option("--precision", type=click.Choice(["fp32", "int8"]))
-@click.option("--map", "map_path", type=click.Path(path_type=Path), help="write the activation map as PNG")
+@click.option(
+    "--map",
+    "map_path",
+    type=click.Path(path_type=Path, dir_okay=False, writable=True),
+    help="write the activation map as PNG",
+)
 @click.option("--json", "is_json", is_flag=True, help="one JSON object a picture")
-@click.option("--timeout", default=30.0, show_default=True, help="seconds a picture may take")
-@click.option("--api-key", envvar="RESNET_API_KEY", help="key to send as a bearer token")
+@click.option(
+    "--timeout",
+    default=30.0,
+    show_default=True,
+    type=click.FloatRange(0, min_open=True),
+    help="seconds a picture may take",
+)
 def COMMAND(
     sources: tuple[str, ...],
     url: str,
@@ -58,8 +73,11 @@ def COMMAND(
     names = list(_find_pictures(sources))
     if not names:
         raise click.UsageError(f"no picture among: {', '.join(sources)}")
-    if map_path is not None and len(names) > 1:
-        raise click.UsageError("--map writes one file, so it takes one picture")
+    if map_path is not None:
+        if len(names) > 1:
+            raise click.UsageError("--map writes one file, so it takes one picture")
+        if not map_path.absolute().parent.is_dir():
+            raise click.UsageError(f"--map: there is no folder {map_path.parent}")
     options = {
         "model": model,
         "top_k": top_k,
@@ -67,20 +85,64 @@ def COMMAND(
         "precision": precision,
         "wants_map": bool(map_path),
     }
+    told = _Told(is_json)
     try:
-        with (
-            run_private_service(repository) if is_local else nullcontext(url) as where,
-            Client(where, api_key=api_key, timeout_s=timeout, attempts=3) as client,
-        ):
-            outcomes = list(_ask(client, names, options))
+        with ExitStack() as stack:
+            if is_local:
+                with show_progress("loading the model"):
+                    url = stack.enter_context(run_private_service(repository))
+            client = stack.enter_context(Client(url, api_key=api_key, timeout_s=timeout, attempts=3))
+            for name, outcome in _ask(client, names, options):
+                told.take(name, outcome)
+                if map_path is not None and outcome.classification is not None and outcome.classification.map:
+                    map_path.write_bytes(outcome.classification.map.png)
     except ServiceError as err:
         click.echo(err.detail, err=True)
         sys.exit(NOT_REACHED)
-    for name, outcome in zip(names, outcomes, strict=True):
-        _print_json(name, outcome) if is_json else _print_outcome(name, outcome)
-    if map_path is not None and outcomes[0].classification is not None and outcomes[0].classification.map:
-        map_path.write_bytes(outcomes[0].classification.map.png)
-    sys.exit(_choose_exit_code(outcomes))
+    told.finish()
+    sys.exit(told.choose_exit_code())
+
+
+class _Told:
+    """What became of the pictures: printed as it comes, tables on a terminal once the bar is gone."""
+
+    def __init__(self, is_json: bool) -> None:
+        self._is_json = is_json
+        self._tables: list[tuple[str, Classification]] = []
+        self._answers = self._failures = self._ours = 0
+
+    def take(self, name: str, outcome: Outcome) -> None:
+        """One more."""
+        error = outcome.error
+        if error is None:
+            self._answers += 1
+        else:
+            self._failures += 1
+            self._ours += isinstance(error, OverloadError | OurError)
+        if self._is_json:
+            _print_json(name, outcome)
+        elif error is not None:
+            click.echo(f"{name}: {error.detail}", err=True)
+        elif outcome.classification is not None:
+            self._print_answer(name, outcome.classification)
+
+    def finish(self) -> None:
+        """Print what was kept."""
+        for name, answer in self._tables:
+            _print_table(name, answer)
+
+    def choose_exit_code(self) -> int:
+        """As the command's help says."""
+        if self._failures and not self._answers and self._ours == self._failures:
+            return NOT_REACHED
+        return SOME_FAILED if self._failures else 0
+
+    def _print_answer(self, name: str, answer: Classification) -> None:
+        if sys.stdout.isatty():
+            self._tables.append((name, answer))
+            return
+        for one in answer.predictions:
+            click.echo(f"{name}\t{one.label}\t{one.probability:.6f}")
 
 
 def _find_pictures(sources: Iterable[str]) -> Iterator[str]:
@@ -96,23 +158,12 @@ def _find_pictures(sources: Iterable[str]) -> Iterator[str]:
             yield from found or [source]  # a name that matches nothing is told as a picture that failed
 
 
-def _ask(client: Client, names: list[str], options: dict[str, Any]) -> Iterator[Outcome]:
+def _ask(client: Client, names: list[str], options: dict[str, Any]) -> Iterator[tuple[str, Outcome]]:
     images: Iterator[ImageSource] = (sys.stdin.buffer.read() if name == "-" else name for name in names)
-    outcomes = client.classify_many(images, **options)
-    if len(names) < MANY:
-        return outcomes
-    return iter(track(outcomes, "classifying", total=len(names), console=Console(stderr=True)))
-
-
-def _choose_exit_code(outcomes: list[Outcome]) -> int:
-    errors = [outcome.error for outcome in outcomes if outcome.error is not None]
-    if (
-        errors
-        and len(errors) == len(outcomes)
-        and all(isinstance(one, OverloadError | OurError) for one in errors)
-    ):
-        return NOT_REACHED
-    return SOME_FAILED if errors else 0
+    with show_progress("classifying", len(names)) as advance:
+        for name, outcome in zip(names, client.classify_many(images, **options), strict=True):
+            yield name, outcome
+            advance(outcome.index + 1)
 
 
 def _print_json(name: str, outcome: Outcome) -> None:
@@ -123,17 +174,6 @@ def _print_json(name: str, outcome: Outcome) -> None:
         told = asdict(outcome.classification)
         told.pop("map")
     click.echo(json.dumps({"file": name, **told}))
-
-
-def _print_outcome(name: str, outcome: Outcome) -> None:
-    if outcome.classification is None:
-        assert outcome.error is not None
-        click.echo(f"{name}: {outcome.error.detail}", err=True)
-    elif sys.stdout.isatty():
-        _print_table(name, outcome.classification)
-    else:
-        for one in outcome.classification.predictions:
-            click.echo(f"{name}\t{one.label}\t{one.probability:.6f}")
 
 
 def _print_table(name: str, answer: Classification) -> None:

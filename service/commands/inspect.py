@@ -10,6 +10,7 @@ from rich.table import Table
 from models.card import ModelCard
 from models.integrity import BadVersion
 from models.repository import ModelRepository, ModelVersion, UnknownModel, check_version
+from service.commands.progress import show_progress
 from service.settings import load_settings
 
 BROKEN = 1
@@ -30,7 +31,9 @@ def COMMAND(version: str, repository: str | None) -> None:
     try:
         check_version(found.path)
         for precision in [name for name in ("fp32", "int8") if name in found.card.tolerance]:
-            console.print(f"self-test {precision}: {_run_selftest(found, precision)}")
+            with show_progress(f"self-test {precision}"):
+                told = _run_selftest(found, precision)
+            console.print(f"self-test {precision}: {told}")
     except (BadVersion, ValueError) as err:
         click.echo(f"broken: {err}", err=True)
         sys.exit(BROKEN)

@@ -8,14 +8,12 @@ from rich.console import Console
 from rich.table import Table
 
 from service.client import Client
+from service.commands.server import NOT_REACHED, add_server_options
 from service.errors import ServiceError
-
-NOT_REACHED = 3
 
 
 @click.command("models")
-@click.option("--url", default="http://127.0.0.1:8080", show_default=True, help="http(s):// or grpc(s)://")
-@click.option("--api-key", envvar="RESNET_API_KEY", help="key to send as a bearer token")
+@add_server_options
 @click.option("--json", "is_json", is_flag=True, help="one JSON object a model")
 def COMMAND(url: str, api_key: str | None, is_json: bool) -> None:
     """List the models a server answers for. Exit code 3 when it cannot be reached."""

@@ -1,13 +1,18 @@
 """The command line as a user types it, against a real service and without one."""
 
 import json
+import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from service.__main__ import main
 from tests.serving import PHOTOGRAPHS, ROOT, Service, run_service
 
 CAT = str(PHOTOGRAPHS / "cat.jpg")
@@ -94,3 +99,76 @@ def test_open_loop_bench_sends_what_was_asked(service: Service) -> None:
     arguments = ["--url", service.http, "--rate", "20", "--seconds", "2", "--warmup", "0.1", "--json"]
     done = run("bench", CAT, *arguments)
     assert 15 <= sum(json.loads(done.stdout)["codes"].values()) <= 70
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["classify", CAT, "--url", "ftp://somewhere"],
+        ["classify", CAT, "--map", "/no/such/folder/map.png"],
+        ["classify", CAT, "--top-k", "0"],
+        ["models", "--url", "localhost:8080"],
+        ["bench", CAT, "-c", "0"],
+        ["bench", CAT, "--rate", "-5"],
+        ["completion", "csh"],
+    ],
+    ids=lambda arguments: " ".join(arguments[:1] + arguments[-2:]),
+)
+def test_wrong_use_is_exit_code_2_and_a_sentence(arguments: list[str]) -> None:
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 2
+    assert "Error: " in done.output
+
+
+def test_a_command_without_its_packages_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)  # as where only the extra `client` is installed
+    monkeypatch.delitem(sys.modules, "models.engines.onnx", raising=False)
+    done = CliRunner().invoke(main, ["inspect", "cifar10"])
+    assert done.exit_code == 1
+    assert "pip install 'resnet-serve[serve]'" in done.output
+
+
+def test_bench_without_a_server_is_exit_code_3() -> None:
+    assert run("bench", CAT, "--url", "http://127.0.0.1:9").returncode == 3
+
+
+def test_bench_tells_what_no_request_could_pass_with(service: Service) -> None:
+    done = run("bench", CAT, "--url", service.http, "--tta", "no_such_policy")
+    assert done.returncode == 2
+    assert "no_such_policy" in done.stderr
+
+
+def test_bench_speaks_grpc(service: Service) -> None:
+    arguments = ["--url", f"grpc://{service.grpc}", "--metrics-url", f"{service.http}/metrics"]
+    done = run("bench", CAT, *arguments, "-c", "2", "--seconds", "0.5", "--warmup", "0.1", "--json")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert list(told["codes"]) == ["OK"]
+    assert told["mean_batch"] >= 1
+
+
+def test_a_map_is_written_as_a_picture(service: Service, tmp_path: Path) -> None:
+    done = run("classify", CAT, "--url", service.http, "--map", str(tmp_path / "map.png"))
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_takes_over_a_second_shows_its_progress_on_a_terminal(service: Service) -> None:
+    terminal, theirs = os.openpty()
+    shown: list[bytes] = []
+
+    def read() -> None:
+        with suppress(OSError):  # it ends so when the other side is closed
+            while chunk := os.read(terminal, 1 << 12):
+                shown.append(chunk)
+
+    reading = threading.Thread(target=read, daemon=True)
+    reading.start()
+    command = [sys.executable, "-m", "service", "bench", CAT, "--url", service.http, "-c", "1", "--json"]
+    command += ["--seconds", "1.5", "--warmup", "0.1"]
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=theirs, timeout=100, check=False)
+    os.close(theirs)
+    reading.join(20)
+    os.close(terminal)
+    assert "measuring" in b"".join(shown).decode()
+    assert json.loads(done.stdout)["errors"] == 0
