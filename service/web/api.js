@@ -9,10 +9,14 @@ export class Problem extends Error {
   }
 }
 
-async function ask(path, init) {
+let key = ""; // held by this page alone: gone when it is closed or loaded again
+
+export const useKey = (given) => (key = given);
+
+async function ask(path, init = {}) {
   let response;
   try {
-    response = await fetch(path, init);
+    response = await fetch(path, key ? { ...init, headers: { ...init.headers, Authorization: `Bearer ${key}` } } : init);
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Problem(0, "The server cannot be reached", "Is it running? The page will try again when you do.");
@@ -49,5 +53,6 @@ export function classify(file, options, signal) {
 export function writeCurl(name, options) {
   const url = new URL(`v1/classify${makeQuery(options)}`, document.baseURI);
   const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
-  return `curl -F img=@${/^[\w.-]+$/.test(name) ? name : quoted(name)} ${quoted(url.href)}`;
+  const header = key ? "-H 'Authorization: Bearer KEY' " : "";
+  return `curl ${header}-F img=@${/^[\w.-]+$/.test(name) ? name : quoted(name)} ${quoted(url.href)}`;
 }

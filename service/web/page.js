@@ -1,8 +1,13 @@
 // The page: one picture in, one answer out. State lives in `state`; every change ends in draw functions.
 
-import { Problem, classify, isReady, listModels, writeCurl } from "./api.js";
+import { Problem, classify, isReady, listModels, useKey, writeCurl } from "./api.js";
 
-const SAMPLES = ["cat.jpg"];
+// Whose they are; samples/README.md says more. The last one is hard for a model of 32 pixels.
+const SAMPLES = {
+  cat: "Stefan van der Walt, CC0",
+  deer: "Ryan Hagerty, US Fish and Wildlife Service, public domain",
+  dog: "Aitzol Berasategi, CC BY 4.0",
+};
 const POLICIES = {
   center: "Once, at the centre",
   mirror: "The centre and its mirror image",
@@ -26,7 +31,7 @@ function options() {
   return { model: at("model").value, tta: at("tta").value, wantsMap: at("wants-map").checked };
 }
 
-const percent = (share) => `${(100 * share).toFixed(share >= 0.0995 ? 1 : 2)} %`;
+const percent = (share) => (share < 0.00005 ? "< 0.01 %" : `${(100 * share).toFixed(share >= 0.0995 ? 1 : 2)} %`);
 const milliseconds = (ms) => `${ms < 10 ? ms.toFixed(1) : Math.round(ms)} ms`;
 
 // --- asking ---
@@ -81,7 +86,7 @@ function drawAnswer(answer, roundTripMs) {
   drawFacts({
     Model: `${model.name}, version ${model.version}`,
     Looked: `${used}, ${tta.views} ${tta.views === 1 ? "view" : "views"}`,
-    Server: `${milliseconds(times.total)}: decode ${milliseconds(times.decode)}, queue ${milliseconds(times.queue)}, network ${milliseconds(times.infer)}`,
+    Server: `${milliseconds(times.total)}: decode ${milliseconds(times.decode)}, queue ${milliseconds(times.queue)}, inference ${milliseconds(times.infer)}`,
     "Round trip": milliseconds(roundTripMs),
   });
   state.seen[`${model.name}/${tta.used}`] = times;
@@ -102,6 +107,7 @@ function drawProblem(problem) {
   at("facts").hidden = true;
   at("problem").hidden = false;
   at("problem").replaceChildren(make("strong", {}, problem.title), ` ${problem.message}`);
+  if (problem.status === 401 || problem.status === 403) at("key-form").hidden = false;
 }
 
 function drawMap(map) {
@@ -165,16 +171,28 @@ function drawPolicyNote() {
 
 function drawModelCard(model) {
   const facts = `version ${model.version} · ${model.labels.length} classes · ${model.input?.crop_px ?? "?"} px crop${model.default ? " · default" : ""}`;
-  const rows = (model.metrics ?? []).map((row) =>
-    make("tr", {}, ...[row.tta, row.precision ?? "fp32", `${row.top1_error.toFixed(2)} %`,
-      row.top5_error == null ? "–" : `${row.top5_error.toFixed(2)} %`,
-      `${row.images.toLocaleString("en")} of ${row.dataset} ${row.split}`].map((text) => make("td", {}, text))));
-  const head = make("tr", {}, ...["Policy", "Precision", "Top-1 error", "Top-5 error", "Measured on"].map((text) => make("th", { scope: "col" }, text)));
   const labels = model.labels.slice(0, 20).join(", ") + (model.labels.length > 20 ? ", …" : "");
   return make("article", { className: "model" }, make("h3", {}, reference(model)), make("p", { className: "note" }, facts),
     ...(model.refused ?? []).map((one) => make("p", { className: "note" }, `version ${one.version} was refused: ${one.reason}`)),
     make("p", { className: "note" }, labels),
-    ...(rows.length ? [make("div", { className: "scroll", tabIndex: 0, role: "region", ariaLabel: `Measured errors of ${model.name}` }, make("table", {}, make("thead", {}, head), make("tbody", {}, ...rows)))] : []));
+    ...(model.metrics?.length ? [drawErrors(model)] : []));
+}
+
+const COLUMNS = {
+  Policy: (row) => row.tta,
+  "Top-1 error": (row) => `${row.top1_error.toFixed(2)} %`,
+  "Top-5 error": (row) => (row.top5_error == null ? "" : `${row.top5_error.toFixed(2)} %`),
+  Precision: (row) => row.precision ?? "fp32",
+  "Scores merged": (row) => [row.merge, row.pool && `${row.pool} pooling`].filter(Boolean).join(", "),
+  "Measured on": (row) => `${row.images.toLocaleString("en")} of ${row.dataset} ${row.split}`,
+};
+
+function drawErrors(model) {
+  const shown = Object.entries(COLUMNS).filter(([, tell]) => model.metrics.some(tell));
+  const head = make("tr", {}, ...shown.map(([name]) => make("th", { scope: "col" }, name)));
+  const rows = model.metrics.map((row) => make("tr", {}, ...shown.map(([, tell]) => make("td", {}, tell(row)))));
+  return make("div", { className: "scroll", tabIndex: 0, role: "region", ariaLabel: `Measured errors of ${model.name}` },
+    make("table", {}, make("thead", {}, head), make("tbody", {}, ...rows)));
 }
 
 async function drawModels() {
@@ -216,10 +234,18 @@ function listen() {
     picker.classList.remove("is-over");
     take(event.dataTransfer.files[0]);
   });
+  // A broken file, or a format that this browser cannot show; the server may read it all the same.
+  at("picture").addEventListener("error", () => (at("stage").hidden = true));
   at("model").addEventListener("change", () => (drawPolicies(), look()));
   at("tta").addEventListener("change", () => (drawPolicyNote(), look()));
   at("wants-map").addEventListener("change", look);
   at("slider").addEventListener("input", fade);
+  at("key-form").addEventListener("submit", async (event) => {
+    event.preventDefault();
+    useKey(at("key").value.trim());
+    at("key-form").hidden = at("problem").hidden = true;
+    await drawModels().then(look).catch(drawProblem);
+  });
   at("copy").addEventListener("click", async () => {
     await navigator.clipboard?.writeText(at("curl").textContent);
     at("copy").textContent = "Copied";
@@ -228,14 +254,14 @@ function listen() {
 }
 
 function offerSamples() {
-  const buttons = SAMPLES.map((name) => {
-    const label = name.replace(/\..*/, "");
-    const button = make("button", { type: "button", title: label }, make("img", { src: `web/samples/${name}`, alt: `Use the sample picture: ${label}` }));
+  const buttons = Object.entries(SAMPLES).map(([label, credit]) => {
+    const path = `web/samples/${label}.jpg`;
+    const button = make("button", { type: "button", title: `${label}, by ${credit}` }, make("img", { src: path, alt: `Use the sample picture: ${label}` }));
     button.addEventListener("click", async () => {
-      const response = await fetch(`web/samples/${name}`).catch(() => null);
+      const response = await fetch(path).catch(() => null);
       if (!response?.ok) return drawProblem(new Problem(0, "The server cannot be reached", ""));
       const blob = await response.blob();
-      take(new File([blob], name, { type: blob.type }));
+      take(new File([blob], `${label}.jpg`, { type: blob.type }));
     });
     return button;
   });

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from tests.service.access.trials import KeyFile
 from tests.serving import PHOTOGRAPHS, Service, run_service
 
 CHROMIUM = shutil.which("chromium")
@@ -81,9 +82,12 @@ def test_cat_is_called_a_cat_and_its_map_lies_over_it(page: Any) -> None:
     assert page.locator("#heat").evaluate("one => one.style.opacity") == "0"
 
 
-def test_sample_is_one_click_away(page: Any) -> None:
-    page.locator("#samples button").first.click()
-    page.wait_for_selector("#answer .ranks li")
+def test_samples_are_one_click_away_and_say_whose_they_are(page: Any) -> None:
+    samples = page.locator("#samples button")
+    for number, label in enumerate(("cat", "deer")):
+        samples.nth(number).click()
+        page.locator("#answer .ranks li:first-child", has_text=label).wait_for()
+    assert all("by " in title for title in samples.evaluate_all("all => all.map(one => one.title)"))
 
 
 def test_policy_chosen_is_the_policy_used_and_its_cost_is_told(page: Any) -> None:
@@ -99,9 +103,11 @@ def test_broken_file_gets_a_clear_problem_and_the_next_picture_works(page: Any, 
     broken.write_bytes((PHOTOGRAPHS / "cat.jpg").read_bytes()[:3000])
     ask(page, broken)
     assert "cannot be decoded" in page.locator("#problem").inner_text()
+    shoot(page, f"broken-file-{page.viewport_size['width']}")
     page.set_input_files("#file", PHOTOGRAPHS / "cat.jpg")
     page.wait_for_selector("#answer .ranks li")
     assert page.locator("#problem").is_hidden()
+    assert page.locator("#picture").is_visible()
 
 
 def test_40_megapixel_photograph_is_answered(page: Any, tmp_path: Path) -> None:
@@ -114,6 +120,7 @@ def test_40_megapixel_photograph_is_answered(page: Any, tmp_path: Path) -> None:
 
 def test_dark_mode_has_dark_ground(page: Any) -> None:
     page.emulate_media(color_scheme="dark")
+    ask(page, PHOTOGRAPHS / "cat.jpg")
     red, *_ = page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)")
     assert red < 60
 
@@ -145,4 +152,21 @@ def test_server_that_went_away_is_told_and_found_again(browser: Any) -> None:
     assert "cannot be reached" in page.locator("#problem").inner_text()
     page.wait_for_selector("#health.is-down", timeout=15_000)
     shoot(page, "server-down")
+    page.close()
+
+
+def test_key_is_asked_for_where_the_server_wants_one(browser: Any, tmp_path: Path) -> None:
+    key = KeyFile(tmp_path / "keys.json").add("classify")
+    page = browser.new_page(viewport={"width": 390, "height": 844})
+    with run_service(api_keys=tmp_path / "keys.json") as service:
+        page.goto(service.http)
+        page.wait_for_selector("#key-form:not([hidden])", timeout=30_000)
+        shoot(page, "key-asked")
+        page.fill("#key", key)
+        page.press("#key", "Enter")
+        page.wait_for_selector("#model option", state="attached")
+        ask(page, PHOTOGRAPHS / "cat.jpg")
+        assert page.locator("#answer .ranks li").first.inner_text().startswith("cat")
+        assert "Bearer KEY" in page.locator("#curl").inner_text()
+        assert key not in page.content()
     page.close()
