@@ -23,12 +23,14 @@ def run_service(settings: Settings) -> int:
     from service.logs import set_up_logs
     from service.rollout import Rollout
     from service.supervisor import Supervisor
+    from service.tls import check_tls
 
     set_up_logs("supervisor", settings.log_format, settings.log_level)
     devices = list_devices(settings)
     directories = [Path(one).absolute() for one in settings.model_repository.split(":") if one]
     rollout = Rollout(ModelRepository(directories), settings)
     parse_roots(settings.batch_roots)  # a frontend would find the mistake too late
+    check_tls(settings)
     if settings.api_keys:
         try:
             read_keys(Path(settings.api_keys))

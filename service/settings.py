@@ -19,6 +19,7 @@ ZOO = Path(__file__).resolve().parent.parent / "models" / "zoo"
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 Positive = Annotated[int, Field(gt=0)]
+Origins = Annotated[str, Field(pattern=r"^(\*|(https?://[^/,\s]+(, ?https?://[^/,\s]+)*)?)$")]
 PositiveFloat = Annotated[float, Field(gt=0)]
 
 
@@ -101,6 +102,14 @@ class Settings:
     log_level: Literal["debug", "info", "warning", "error"] = _says("info", "least severe level logged")
     api_keys: str = _says(
         "", "file of API keys (`resnet-serve keys`), from then on required; empty asks nobody for a key"
+    )
+    tls_cert: str = _says("", "certificate chain (PEM) for HTTP and gRPC; empty speaks without TLS")
+    tls_key: str = _says("", "the certificate's key (PEM), without a passphrase")
+    tls_client_ca: str = _says(
+        "", "authorities (PEM) one of which must have signed a caller's certificate; empty asks for none"
+    )
+    cors_origins: Origins = _says(
+        "", "origins whose pages may read answers, separated by commas, or *; empty allows none"
     )
     admin_token: str = _says(
         "", "bearer token of the admin port, beside API keys of the scope admin", is_secret=True

@@ -11,5 +11,6 @@ imported.
 from service.client.client import AsyncClient, Client
 from service.client.images import ImageSource
 from service.client.outcome import ConnectionFailed, ModelInfo, Outcome
+from service.client.tls import ClientTls
 
-__all__ = ["AsyncClient", "Client", "ConnectionFailed", "ImageSource", "ModelInfo", "Outcome"]
+__all__ = ["AsyncClient", "Client", "ClientTls", "ConnectionFailed", "ImageSource", "ModelInfo", "Outcome"]

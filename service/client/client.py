@@ -13,6 +13,7 @@ from service.client.http import HttpTransport
 from service.client.images import ImageSource, encode_image
 from service.client.outcome import ModelInfo, Outcome
 from service.client.retry import Patience
+from service.client.tls import ClientTls
 from service.errors import BadRequest, ServiceError
 from service.types import Classification, ClassifyOptions
 
@@ -42,14 +43,14 @@ class Transport(Protocol):
         ...
 
 
-def _open_transport(url: str, api_key: str | None, connections: int) -> Transport:
+def _open_transport(url: str, api_key: str | None, tls: ClientTls | None, connections: int) -> Transport:
     if url.startswith(("grpc://", "grpcs://")):
         from service.client.rpc import GrpcTransport
 
-        return GrpcTransport(url, api_key)
+        return GrpcTransport(url, api_key, tls)
     if not url.startswith(("http://", "https://")):
         raise ValueError(f"{url!r} is no server: write http://host:8080, https://host or grpc://host:8081")
-    return HttpTransport(url, api_key, connections)
+    return HttpTransport(url, api_key, connections, tls)
 
 
 class AsyncClient:
@@ -64,12 +65,13 @@ class AsyncClient:
         url: str = DEFAULT_URL,
         *,
         api_key: str | None = None,
+        tls: ClientTls | None = None,
         timeout_s: float = 30.0,
         attempts: int = 5,
         window: int = 32,
     ) -> None:
         """`window`: images in flight at once in classify_many, and so the memory it takes."""
-        self._transport = _open_transport(url, api_key, connections=window)
+        self._transport = _open_transport(url, api_key, tls, connections=window)
         self._timeout_s, self._attempts, self._window = timeout_s, attempts, window
 
     async def __aenter__(self) -> "AsyncClient":

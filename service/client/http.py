@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 
 from service.client.outcome import ConnectionFailed, ModelInfo
+from service.client.tls import ClientTls
 from service.errors import Internal, ServiceError, find_error
 from service.types import (
     ActivationMap,
@@ -26,13 +27,17 @@ DEFAULT_TIMEOUT_S = 30.0  # each request states its own
 class HttpTransport:
     """Speaks REST to one server; raises ServiceError, ConnectionFailed among them."""
 
-    def __init__(self, url: str, api_key: str | None, connections: int) -> None:
+    def __init__(self, url: str, api_key: str | None, connections: int, tls: ClientTls | None = None) -> None:
         headers = {"User-Agent": f"{NAME}-client/{find_version()}"}
         if api_key:
             headers["Authorization"] = f"Bearer {api_key}"
         limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
         self._http = httpx.AsyncClient(
-            base_url=url, headers=headers, limits=limits, timeout=DEFAULT_TIMEOUT_S
+            base_url=url,
+            headers=headers,
+            limits=limits,
+            verify=True if tls is None else tls.make_context(),
+            timeout=DEFAULT_TIMEOUT_S,
         )
 
     async def classify(

@@ -10,6 +10,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 
 from service.client.outcome import ConnectionFailed, ModelInfo
+from service.client.tls import ClientTls
 from service.errors import DeadlinePassed, Internal, ServiceError, find_error
 from service.pb import classifier_pb2 as pb
 from service.pb import classifier_pb2_grpc as pb_grpc
@@ -31,8 +32,8 @@ MAX_MESSAGE_BYTES = 64 << 20
 class GrpcTransport:
     """Speaks gRPC to one server; raises ServiceError, ConnectionFailed among them."""
 
-    def __init__(self, url: str, api_key: str | None) -> None:
-        self._channel = open_channel(url)
+    def __init__(self, url: str, api_key: str | None, tls: ClientTls | None = None) -> None:
+        self._channel = open_channel(url, tls=tls)
         self._classifier = pb_grpc.ClassifierStub(self._channel)
         self._health = health_pb2_grpc.HealthStub(self._channel)
         self._metadata = (("authorization", f"Bearer {api_key}"),) if api_key else ()
@@ -73,7 +74,9 @@ class GrpcTransport:
         await self._channel.close()
 
 
-def open_channel(url: str, more: Sequence[tuple[str, int]] = ()) -> grpc.aio.Channel:
+def open_channel(
+    url: str, more: Sequence[tuple[str, int]] = (), tls: ClientTls | None = None
+) -> grpc.aio.Channel:
     """A channel to grpc(s)://host:port; `more` channel arguments."""
     scheme, _, target = url.partition("://")
     options: list[tuple[str, Any]] = [
@@ -83,7 +86,9 @@ def open_channel(url: str, more: Sequence[tuple[str, int]] = ()) -> grpc.aio.Cha
         *more,
     ]
     if scheme == "grpcs":
-        return grpc.aio.secure_channel(target, grpc.ssl_channel_credentials(), options)
+        return grpc.aio.secure_channel(
+            target, grpc.ssl_channel_credentials(*(tls or ClientTls()).read()), options
+        )
     return grpc.aio.insecure_channel(target, options)
 
 

@@ -13,10 +13,11 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from service.client import Client, ImageSource, Outcome
+from service.client import Client, ClientTls, ImageSource, Outcome
 from service.commands.completion import complete_policy
 from service.commands.progress import show_progress
 from service.commands.server import NOT_REACHED, add_server_options
+from service.commands.tls import add_tls_options
 from service.errors import OurError, OverloadError, ServiceError
 from service.private import run_private_service
 from service.types import Classification
@@ -52,6 +53,7 @@ SOME_FAILED = 1
     type=click.FloatRange(0, min_open=True),
     help="seconds a picture may take",
 )
+@add_tls_options
 def COMMAND(
     sources: tuple[str, ...],
     url: str,
@@ -65,6 +67,9 @@ def COMMAND(
     is_json: bool,
     timeout: float,
     api_key: str | None,
+    ca: Path | None,
+    cert: Path | None,
+    key: Path | None,
 ) -> None:
     """Classify pictures: files, folders, patterns, or - for standard input.
 
@@ -91,7 +96,9 @@ def COMMAND(
             if is_local:
                 with show_progress("loading the model"):
                     url = stack.enter_context(run_private_service(repository))
-            client = stack.enter_context(Client(url, api_key=api_key, timeout_s=timeout, attempts=3))
+            client = stack.enter_context(
+                Client(url, api_key=api_key, tls=ClientTls(ca, cert, key), timeout_s=timeout, attempts=3)
+            )
             for name, outcome in _ask(client, names, options):
                 told.take(name, outcome)
                 if map_path is not None and outcome.classification is not None and outcome.classification.map:

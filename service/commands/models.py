@@ -2,23 +2,28 @@
 
 import json
 import sys
+from pathlib import Path
 
 import click
 from rich.console import Console
 from rich.table import Table
 
-from service.client import Client
+from service.client import Client, ClientTls
 from service.commands.server import NOT_REACHED, add_server_options
+from service.commands.tls import add_tls_options
 from service.errors import ServiceError
 
 
 @click.command("models")
 @add_server_options
+@add_tls_options
 @click.option("--json", "is_json", is_flag=True, help="one JSON object a model")
-def COMMAND(url: str, api_key: str | None, is_json: bool) -> None:
+def COMMAND(
+    url: str, api_key: str | None, ca: Path | None, cert: Path | None, key: Path | None, is_json: bool
+) -> None:
     """List the models a server answers for. Exit code 3 when it cannot be reached."""
     try:
-        with Client(url, api_key=api_key, attempts=1) as client:
+        with Client(url, api_key=api_key, tls=ClientTls(ca, cert, key), attempts=1) as client:
             models = client.list_models()
     except ServiceError as err:
         click.echo(err.detail, err=True)

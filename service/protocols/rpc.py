@@ -22,6 +22,7 @@ from service.protocols.rpc_health import NAME as HEALTH
 from service.protocols.rpc_health import add_health
 from service.protocols.rpc_service import RpcService
 from service.settings import Settings
+from service.tls import Certificates, TlsFiles, find_tls
 
 # What surrounds an image of the largest size in a request: names, parameters, metadata.
 OVERHEAD_BYTES = 1 << 16
@@ -81,7 +82,11 @@ async def start(context: ProtocolContext, sock: socket.socket) -> RunningRpc:
     reflection.enable_server_reflection([*names, HEALTH, reflection.SERVICE_NAME], server)
     address = _format_address(sock)
     try:
-        server.add_insecure_port(address)
+        tls = find_tls(context.settings)
+        if tls is None:
+            server.add_insecure_port(address)
+        else:
+            server.add_secure_port(address, make_credentials(tls))
     except RuntimeError as err:
         raise OSError(f"gRPC cannot listen on {address}") from err
     await server.start()
@@ -92,6 +97,8 @@ def list_options(settings: Settings) -> list[tuple[str, Any]]:
     """The channel arguments of the server."""
     return [
         ("grpc.so_reuseport", 1),
+        # Until the opening frames of HTTP/2, and of TLS before them, have come.
+        ("grpc.server_handshake_timeout_ms", int(settings.header_timeout_s * 1000)),
         ("grpc.max_receive_message_length", settings.max_image_bytes + OVERHEAD_BYTES),
         ("grpc.max_send_message_length", -1),
         ("grpc.max_metadata_size", MAX_METADATA_BYTES),
@@ -105,6 +112,24 @@ def list_options(settings: Settings) -> list[tuple[str, Any]]:
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_recv_ping_interval_without_data_ms", CLIENT_PING_S * 1000),
     ]
+
+
+def make_credentials(files: TlsFiles) -> grpc.ServerCredentials:
+    """What the server shows, and asks of callers; at each handshake the library asks whether it changed."""
+    first = files.read()
+
+    def configure(found: Certificates) -> grpc.ServerCertificateConfiguration:
+        return grpc.ssl_server_certificate_configuration([(found.key, found.cert)], found.client_ca)
+
+    def fetch() -> grpc.ServerCertificateConfiguration | None:
+        changed = files.read_changed()
+        return None if changed is None else configure(changed)
+
+    return grpc.dynamic_ssl_server_credentials(
+        configure(first),
+        fetch,  # type: ignore[arg-type]  # None is "as before", which the stubs do not know
+        require_client_authentication=first.client_ca is not None,
+    )
 
 
 def _format_address(sock: socket.socket) -> str:

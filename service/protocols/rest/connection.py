@@ -5,6 +5,7 @@ connections costs less than timers on each request.
 """
 
 import asyncio
+import email.utils
 import time
 from collections.abc import Callable
 from typing import Any
@@ -26,13 +27,40 @@ MAX_HEADER_BYTES = 65_536
 MAX_DISCARD_BYTES = 64 << 20
 
 
+# Beside what an answer says of itself: it is what it says it is, in nobody's frame, and nobody is told of it.
+SECURITY_HEADERS = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+]
+# For answers that are no pages: should a browser show one all the same, nothing in it is run or loaded.
+NO_CONTENT = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
+HSTS = (b"strict-transport-security", b"max-age=31536000")
+
+
+class HttpState(ServerState):
+    """What the connections of a server share; `preface` are the headers of every answer as they are sent."""
+
+    def __init__(self, *, is_secure: bool) -> None:
+        super().__init__()
+        self._fixed = [*SECURITY_HEADERS, *([HSTS] if is_secure else [])]
+        self.preface = b""
+        self.set_date()
+
+    def set_date(self) -> None:
+        """Called once a second."""
+        date = email.utils.formatdate(usegmt=True).encode()
+        self.default_headers = [(b"date", date), *self._fixed]
+        self.preface = b"".join([b"%b: %b\r\n" % pair for pair in [*self.default_headers, NO_CONTENT]])
+
+
 class HttpConnection(HttpToolsProtocol):
     """One HTTP connection; `watch` is called once a second by the server."""
 
     def __init__(
         self,
         config: Config,
-        server_state: ServerState,
+        server_state: HttpState,
         app_state: dict[str, Any],
         *,
         settings: Settings,
@@ -40,7 +68,7 @@ class HttpConnection(HttpToolsProtocol):
         count_refused: Callable[[int], None],
     ) -> None:
         super().__init__(config, server_state, app_state, loop)
-        self._settings, self._count_refused = settings, count_refused
+        self._settings, self._count_refused, self._state = settings, count_refused, server_state
         self._is_in_headers = True
         self._is_in_body = False
         self._since = self.read_at = time.monotonic()
@@ -63,12 +91,12 @@ class HttpConnection(HttpToolsProtocol):
         # A caller that was promised `100 Continue` and got an answer instead may never send its body.
         is_unread = cycle.waiting_for_100_continue
         is_closing = (b"connection", b"close") in headers or not cycle.keep_alive or is_unread
-        headers = [*cycle.default_headers, *(pair for pair in headers if pair[0] != b"connection")]
+        headers = [pair for pair in headers if pair[0] != b"connection"]
         if is_closing:
             headers.append((b"connection", b"close"))
         fields = b"".join([b"%b: %b\r\n" % pair for pair in headers])
         shown = b"" if cycle.scope["method"] == "HEAD" else body
-        self.transport.write(b"%b%b\r\n%b" % (STATUS_LINE[status], fields, shown))
+        self.transport.write(b"%b%b%b\r\n%b" % (STATUS_LINE[status], self._state.preface, fields, shown))
         cycle.response_started = cycle.response_complete = True
         cycle.message_event.set()
         if is_closing:
@@ -183,5 +211,6 @@ class HttpConnection(HttpToolsProtocol):
         status, headers, body = encode_problem(error, parse_request_id(None))
         self._count_refused(status)
         fields = b"".join([b"%b: %b\r\n" % pair for pair in headers])
+        fields = self._state.preface + fields
         self.transport.write(b"%bconnection: close\r\n%b\r\n%b" % (STATUS_LINE[status], fields, body))
         self.transport.close()

@@ -9,12 +9,14 @@ import math
 import time
 from collections.abc import Awaitable, Callable
 
-from service.errors import Draining, Internal, ServiceError
+from service.errors import BadRequest, Draining, Internal, ServiceError
 from service.metrics import ABORTED
 from service.protocols.base import ProtocolContext
 from service.protocols.rest.access import Admit
 from service.protocols.rest.body import CallerGone, Receive
 from service.protocols.rest.classify import PATH, ClassifyHandler
+from service.protocols.rest.connection import NO_CONTENT
+from service.protocols.rest.cors import Cors
 from service.protocols.rest.dialects import encode_error
 from service.protocols.rest.exchange import Answer, Exchange, Headers, Message, Scope
 from service.protocols.rest.problems import encode_problem
@@ -42,11 +44,18 @@ class Door:
         self._classifier = context.classifier
         self._requests = context.metrics.requests
         self._admit, self._gate = admit, context.gate
+        self._cors = Cors(context.settings.cors_origins)
         self._handler = handler
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = Exchange.begin(scope)
+        if exchange.is_ill_addressed or (self._cors.is_on and exchange.method == "OPTIONS"):
+            answer = self._answer_at_once(exchange)
+            if answer is not None:
+                await self._send(scope, answer, exchange)
+                self._end(exchange, UNKNOWN_ROUTE, str(answer[0]))
+                return
         if exchange.path == PATH and exchange.method == "POST" and self._handler is not None:
             await self._classify(self._handler, scope, receive, exchange)
         else:
@@ -68,8 +77,7 @@ class Door:
             answer = encode_problem(STOPPED, exchange.request_id)
         except Exception:
             answer = self._report(exchange)
-        answer[1].extend(self._describe_rate(exchange))
-        await self._send(scope, answer)
+        await self._send(scope, answer, exchange)
         self._end(exchange, PATH, str(answer[0]))
 
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send, exchange: Exchange) -> None:
@@ -90,19 +98,19 @@ class Door:
                 exchange.caller = self._admit(exchange)
             await self._app(scope, receive, watch)
         except ServiceError as error:
-            code = await self._finish(scope, encode_error(error, exchange))
+            code = await self._finish(scope, encode_error(error, exchange), exchange)
         except (CallerGone, asyncio.CancelledError):
-            code = await self._finish(scope, encode_error(STOPPED, exchange))
+            code = await self._finish(scope, encode_error(STOPPED, exchange), exchange)
         except Exception:
-            code = await self._finish(scope, self._report(exchange))
+            code = await self._finish(scope, self._report(exchange), exchange)
         route = scope.get("route")  # the framework leaves none for its own document
         unnamed = DOCUMENT if exchange.path == DOCUMENT else UNKNOWN_ROUTE
         self._end(exchange, getattr(route, "path", unnamed), code)
 
-    async def _finish(self, scope: Scope, answer: Answer) -> str:
+    async def _finish(self, scope: Scope, answer: Answer, exchange: Exchange) -> str:
         """Answer in place of a handler that failed; breaks off where it had begun to. Returns the code."""
         if scope["connection"].is_waiting(scope):
-            await self._send(scope, answer)
+            await self._send(scope, answer, exchange)
             return str(answer[0])
         scope["connection"].abort()
         return ABORTED
@@ -113,7 +121,15 @@ class Door:
         )
         if self._classifier.is_draining:
             extra.append((b"connection", b"close"))
-        return extra + self._describe_rate(exchange)
+        if not self._has(message, NO_CONTENT[0]):
+            extra.append(NO_CONTENT)
+        return extra + self._describe_rate(exchange) + self._cors.describe(exchange)
+
+    def _answer_at_once(self, exchange: Exchange) -> Answer | None:
+        """To a request that says to nobody or to two hosts where it goes, and to a page's preflight."""
+        if exchange.is_ill_addressed:
+            return encode_error(BadRequest("an HTTP/1.1 request has one Host header", "Host"), exchange)
+        return self._cors.answer_preflight(exchange)
 
     def _describe_rate(self, exchange: Exchange) -> Headers:
         """RateLimit and its policy (draft-ietf-httpapi-ratelimit-headers-10), where the key has a rate."""
@@ -130,9 +146,11 @@ class Door:
     def _has(message: Message, name: bytes) -> bool:
         return any(key.lower() == name for key, _ in message.get("headers", ()))
 
-    async def _send(self, scope: Scope, answer: Answer) -> None:
+    async def _send(self, scope: Scope, answer: Answer, exchange: Exchange) -> None:
         if self._classifier.is_draining:
             answer[1].append((b"connection", b"close"))
+        if self._cors.is_on or exchange.caller:
+            answer[1].extend(self._describe_rate(exchange) + self._cors.describe(exchange))
         await scope["connection"].answer(scope, answer)
 
     def _report(self, exchange: Exchange) -> Answer:

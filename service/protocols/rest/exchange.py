@@ -57,7 +57,8 @@ class Cancellable(Protocol):
 @dataclass(slots=True)
 class Exchange:
     """A request's identity and what its log line and its count need. `model` is set once it is known,
-    `caller` (the id of a key, never the key) where keys are on."""
+    `caller` (the id of a key, never the key) where keys are on.
+    `is_ill_addressed`: not one Host header, as RFC 9112 asks (section 3.2)."""
 
     method: str
     path: str
@@ -66,6 +67,7 @@ class Exchange:
     began: float = field(default_factory=time.monotonic)
     model: str = ""
     caller: str = ""
+    is_ill_addressed: bool = False
 
     @staticmethod
     def begin(scope: Scope) -> "Exchange":
@@ -75,7 +77,12 @@ class Exchange:
             headers.setdefault(name, value)
         given = headers.get(b"x-request-id")
         request_id = parse_request_id(None if given is None else given.decode("latin-1"))
-        return Exchange(scope["method"], scope["path"], request_id, headers)
+        made = Exchange(scope["method"], scope["path"], request_id, headers)
+        hosts = 1 if b"host" in headers else int(scope["http_version"] != "1.1")
+        if len(headers) != len(scope["headers"]) and hosts:  # some header is repeated
+            hosts = max(1, sum(name == b"host" for name, _ in scope["headers"]))
+        made.is_ill_addressed = hosts != 1
+        return made
 
     def text(self, name: bytes) -> str | None:
         """A header's value as text, None where it is absent."""

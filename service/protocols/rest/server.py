@@ -1,24 +1,24 @@
 """Serves HTTP on the listening socket: uvicorn's parser and writer, our own accept, clock and drain."""
 
 import asyncio
-import email.utils
 import logging
 import socket
 import time
 from collections.abc import Callable
 
 from uvicorn.config import Config
-from uvicorn.server import ServerState
 
 from service.listening import is_readable, turn_away
 from service.protocols.base import ProtocolContext
 from service.protocols.rest.access import make_admission
 from service.protocols.rest.app import make_app
 from service.protocols.rest.classify import ClassifyHandler
-from service.protocols.rest.connection import HttpConnection
+from service.protocols.rest.connection import HttpConnection, HttpState
 from service.protocols.rest.door import UNKNOWN_ROUTE, Door
+from service.tls import Certificates, TlsFiles, find_tls
 
 TICK_S = 1.0
+SHUTDOWN_S = 5.0  # for a TLS caller to say goodbye
 POLL_S = 0.02
 # The longest that the opening packets of a connection are under way.
 HANDSHAKE_S = 0.1
@@ -30,14 +30,17 @@ BUSY_S = 5.0
 
 
 class RestServer:
-    """Runs `door` on the listening socket `sock` from `start` on."""
+    """Runs `door` on the listening socket `sock` from `start` on, over TLS where `tls` is given."""
 
-    def __init__(self, context: ProtocolContext, sock: socket.socket, door: Door) -> None:
+    def __init__(
+        self, context: ProtocolContext, sock: socket.socket, door: Door, tls: TlsFiles | None = None
+    ) -> None:
+        self._tls = tls
         self._settings = context.settings
         self._requests = context.metrics.requests
         self._socket = sock
         self._loop = asyncio.get_running_loop()
-        self._state = ServerState()
+        self._state = HttpState(is_secure=tls is not None)
         self._config = Config(
             app=door,
             http=HttpConnection,
@@ -51,19 +54,21 @@ class RestServer:
         )
         self._config.load()
         self._server: asyncio.Server | None = None
+        self._is_draining = False
         self._ticker: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Accept connections."""
         logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # its warnings are callers' mistakes
-        self._set_date()
+        self._state.set_date()
         self._ticker = self._loop.create_task(self._tick())
-        self._server = await self._loop.create_server(self._connect, sock=self._socket)
+        self._server = await self._listen(None if self._tls is None else self._tls.read())
 
     async def drain(self, timeout_s: float) -> None:
         """Accept nothing new, answer what came, then close."""
         assert self._server is not None
         assert self._ticker is not None
+        self._is_draining = True
         begun = time.monotonic()
         ends = begun + timeout_s
         turn_away(self._socket)
@@ -79,6 +84,26 @@ class RestServer:
         for connection in list(self._state.connections):
             connection.shutdown()
         self._ticker.cancel()
+
+    async def _listen(self, certificates: Certificates | None) -> asyncio.Server:
+        if certificates is None:
+            return await self._loop.create_server(self._connect, sock=self._socket)
+        return await self._loop.create_server(
+            self._connect,
+            sock=self._socket,
+            ssl=certificates.context,
+            ssl_handshake_timeout=self._settings.header_timeout_s,
+            ssl_shutdown_timeout=SHUTDOWN_S,
+        )
+
+    async def _renew_certificates(self) -> None:
+        """Listen anew, on a duplicate of the socket: nobody is turned away, open connections stay."""
+        renewed = None if self._tls is None else self._tls.read_changed()
+        if renewed is None or self._server is None:
+            return
+        old, self._socket = self._server, self._socket.dup()
+        self._server = await self._listen(renewed)
+        old.close()
 
     def _close_idle(self, begun: float) -> None:
         """Close the connections that have waited for another request since `begun` for long enough."""
@@ -105,15 +130,13 @@ class RestServer:
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(TICK_S)
-            self._set_date()
+            self._state.set_date()
+            if not self._is_draining:
+                await self._renew_certificates()
             now = time.monotonic()
             for connection in list(self._state.connections):
                 if isinstance(connection, HttpConnection):
                     connection.watch(now)
-
-    def _set_date(self) -> None:
-        date = email.utils.formatdate(usegmt=True).encode()
-        self._state.default_headers = [(b"date", date), (b"x-content-type-options", b"nosniff")]
 
     async def _wait(self, condition: Callable[[], bool], until: float) -> None:
         while not condition() and time.monotonic() < until:  # noqa: ASYNC110  # uvicorn tells nobody
@@ -123,8 +146,7 @@ class RestServer:
 async def start_rest(context: ProtocolContext, sock: socket.socket) -> RestServer:
     """Serve on the listening socket `sock`."""
     handler = ClassifyHandler(context)
-    server = RestServer(
-        context, sock, Door(context, handler, make_app(context, handler), make_admission(context.gate))
-    )
+    door = Door(context, handler, make_app(context, handler), make_admission(context.gate))
+    server = RestServer(context, sock, door, find_tls(context.settings))
     await server.start()
     return server

@@ -32,7 +32,10 @@ PAGE = """<!doctype html>
 </html>
 """
 # Swagger UI sets style attributes and shows its icons from data: addresses.
-POLICY = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:"
+POLICY = (
+    "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'"
+)
 
 
 def make_router(_: ProtocolContext) -> APIRouter:

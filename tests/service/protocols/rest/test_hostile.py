@@ -46,6 +46,9 @@ def post(headers: bytes, body: bytes = b"") -> bytes:
     [
         pytest.param(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(200), 400, id="TLS hello"),
         pytest.param(b"\x00" * 1000, 400, id="zeros"),
+        pytest.param(b"GET /livez HTTP/1.1\r\nConnection: close\r\n\r\n", 400, id="no host"),
+        pytest.param(b"GET /livez HTTP/1.1\r\n" + HOST + CLOSE, 400, id="two hosts"),
+        pytest.param(b"GET /livez HTTP/1.0\r\n\r\n", 200, id="no host in HTTP/1.0"),
         pytest.param(b"SSH-2.0-OpenSSH_9.2\r\n", 400, id="SSH"),
         pytest.param(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400, id="HTTP/2 preface"),
         pytest.param(b"GET /livez HTTP/9.9\r\n" + HOST + b"\r\n", 400, id="HTTP/9.9"),
@@ -58,6 +61,18 @@ def post(headers: bytes, body: bytes = b"") -> bytes:
         pytest.param(
             post(b"Content-Length: 1\r\nTransfer-Encoding: chunked\r\n", b"0\r\n\r\n"), 400, id="smuggling"
         ),
+        pytest.param(
+            post(b"Transfer-Encoding: chunked\r\nContent-Length: 5\r\n", b"0\r\n\r\n"),
+            400,
+            id="smuggling, turned",
+        ),
+        pytest.param(post(b"Transfer-Encoding: xchunked\r\n", b"0\r\n\r\n"), 400, id="another coding"),
+        pytest.param(
+            post(b"Transfer-Encoding: chunked, identity\r\n", b"0\r\n\r\n"), 400, id="chunked, then not"
+        ),
+        pytest.param(post(b"Content-Length: 3, 3\r\n", b"abc"), 400, id="a list of lengths"),
+        pytest.param(post(b"Content-Length: +3\r\n", b"abc"), 400, id="a signed length"),
+        pytest.param(post(b"Content-Length:\r\n 3\r\n", b"abc"), 400, id="a folded length"),
         pytest.param(post(b"Transfer-Encoding: chunked\r\n", b"zz\r\nx\r\n0\r\n\r\n"), 400, id="bad chunk"),
         pytest.param(post(b"X: a\x00b\r\n"), 400, id="NUL in a header"),
         pytest.param(post(b"X : a\r\n"), 400, id="space before the colon"),
@@ -68,7 +83,7 @@ def post(headers: bytes, body: bytes = b"") -> bytes:
         pytest.param(b"GET http://other/livez HTTP/1.1\r\n" + CLOSE, 200, id="absolute address"),
         pytest.param(b"CONNECT other:80 HTTP/1.1\r\n" + HOST + b"\r\n", 4, id="CONNECT"),
         pytest.param(
-            b"GET /livez HTTP/1.1\r\nUpgrade: websocket\r\nConnection: Upgrade, close\r\n\r\n",
+            b"GET /livez HTTP/1.1\r\n" + HOST + b"Upgrade: websocket\r\nConnection: Upgrade, close\r\n\r\n",
             200,
             id="upgrade to a websocket",
         ),
