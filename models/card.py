@@ -14,6 +14,7 @@ FORMAT = 1
 Interpolation = Literal["bilinear", "bicubic"]
 MergeRule = Literal["logits", "probabilities"]
 PoolRule = Literal["window", "global"]
+SecondLook = Literal["ten_crop", "mirror"]
 
 
 class BadCard(ValueError):
@@ -53,8 +54,9 @@ class Preprocess:
 class PolicyCard:
     """What was fitted for one view policy on the validation split. ECE: expected calibration error, 0..1.
 
-    `margin`: only for adaptive, the difference of the two best probabilities under which it looks again;
-    `mean_views`: measured mean number of views an image cost.
+    `margin` and `second`: only for adaptive, the difference of the two best probabilities under which it
+    looks again, and as which policy, ten_crop where none is named. `mean_views`: measured mean number of
+    views an image cost.
     """
 
     merge: MergeRule = "probabilities"
@@ -64,6 +66,7 @@ class PolicyCard:
     ece_after: float | None = None
     margin: float | None = None
     mean_views: float | None = None
+    second: SecondLook | None = None
 
 
 @dataclass(frozen=True, slots=True)

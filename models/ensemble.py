@@ -1,9 +1,10 @@
 """Ensembles: a model version whose card pins members by digest, computed as if it were one network.
 
-The scores of an ensemble are the weighted mean of its members' logits. That is linear, so it can be had by
-stacking: the members' features side by side are the ensemble's features, and their classifiers, each times
-its weight, side by side are its classifier. Every view policy and every class map then works unchanged, and
-decoding and views happen once. He et al. 2015, section 4.1 (six models of different depth).
+The logits of an ensemble are the weighted mean of its members'. That is linear, so it can be had by stacking:
+the members' features side by side are the ensemble's features, and their classifiers, each times its weight,
+side by side are its classifier. Every view policy and every class map then works unchanged, and decoding and
+views happen once. What each member gave goes along, for `merge=probabilities`, which averages the members'
+softmax as it does the views'. He et al. 2015, section 4.1 (six models of different depth).
 """
 
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from models.card import GoldenImage, Member, ModelCard, Provenance
+from models.card import GoldenImage, Member, ModelCard, PolicyCard, Provenance
 from models.engines.base import Engine, EngineOutput, Placement
 from models.engines.opening import list_precisions as list_precisions_of_one
 from models.engines.opening import open_engine
@@ -27,6 +28,8 @@ from models.repository import (
     refuse_unlike,
     write_version,
 )
+from models.views import list_policies
+from models.views.base import Classifier, MemberLayer
 
 
 class EnsembleEngine:
@@ -42,16 +45,24 @@ class EnsembleEngine:
     def infer(self, views: NDArray[np.uint8], *, features: bool = False, threads: int = 1) -> EngineOutput:
         """See base.Engine; the members are computed one after the other."""
         outputs = [member.infer(views, features=features, threads=threads) for member in self._members]
+        members = np.stack([output.logits for output in outputs], axis=1)  # [N, M, K]
         logits = np.zeros_like(outputs[0].logits)
         for weight, output in zip(self._weights, outputs, strict=True):
             logits += weight * output.logits
         maps = [output.features for output in outputs if output.features is not None]
-        return EngineOutput(logits, np.concatenate(maps, axis=1) if features else None)  # [N, sum C, h, w]
+        stacked = np.concatenate(maps, axis=1) if features else None  # [N, sum C, h, w]
+        return EngineOutput(logits, stacked, members)
 
     @property
     def classifier(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Over the members' features side by side: weight float32 [K, sum C] and bias float32 [K]."""
         return self._classifier
+
+    @property
+    def layers(self) -> tuple[MemberLayer, ...]:
+        """The members' own classifiers and their shares, in the order of their features."""
+        layers = zip(self._weights, self._members, strict=True)
+        return tuple(MemberLayer(float(share), *member.classifier) for share, member in layers)
 
     def close(self) -> None:
         """Release every member."""
@@ -64,6 +75,11 @@ class EnsembleEngine:
         weight = np.concatenate([share * weight for share, (weight, _) in weighted], axis=1)
         bias = np.stack([share * bias for share, (_, bias) in weighted]).sum(axis=0)  # [K]
         return weight, bias
+
+
+def read_classifier(engine: Engine) -> Classifier:
+    """The last layer of an engine, for view policies: an ensemble's with those of its members."""
+    return Classifier(*engine.classifier, engine.layers if isinstance(engine, EnsembleEngine) else ())
 
 
 def open_version(
@@ -111,6 +127,8 @@ def write_ensemble(
         provenance=Provenance("ensemble", datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")),
         golden=_merge_golden(members, weights),
         tolerance=_merge_tolerance(members),
+        # Until training fits them: the mean of logits, which is what the golden images hold.
+        policies={tta: PolicyCard(merge="logits") for tta in list_policies()},
         members=tuple(
             Member(member.card.name, member.card.version, member.digest, weight)
             for member, weight in zip(members, weights, strict=True)

@@ -2,7 +2,7 @@
 
 import time
 
-from service.errors import ServiceError, find_error
+from service.errors import BadRequest, ServiceError, find_error
 from service.links import WorkerLink
 from service.messages import ChildState, Failure, Result
 from service.types import ActivationMap, Box, ChildStatus, Prediction, Timings, WorkerStatus
@@ -12,6 +12,8 @@ def read_failure(message: Failure) -> ServiceError:
     """The error a worker answered with."""
     error = find_error(message.slug)(message.detail)
     error.retry_after_s = message.retry_after_s
+    if isinstance(error, BadRequest):
+        error.field = message.field
     return error
 
 

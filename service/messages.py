@@ -57,13 +57,17 @@ class Result(msgspec.Struct, frozen=True, array_like=True, tag="result"):
 
 
 class Failure(msgspec.Struct, frozen=True, array_like=True, tag="failure"):
-    """Worker -> frontend: `slug` of service.errors; `wait_ms` is the predicted wait now."""
+    """Worker -> frontend: `slug` of service.errors; `wait_ms` is the predicted wait now.
+
+    `field`: the parameter that is wrong, of a BadRequest.
+    """
 
     id: int
     slug: str
     detail: str
     wait_ms: float
     retry_after_s: float | None = None
+    field: str | None = None
 
 
 class Load(msgspec.Struct, frozen=True, array_like=True, tag="load"):

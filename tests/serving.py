@@ -17,7 +17,7 @@ from typing import IO, Any
 
 ROOT = Path(__file__).resolve().parent.parent
 PHOTOGRAPHS = ROOT / "tests" / "data"
-START_S = 60.0
+START_S = 100.0  # three torch workers on a machine that is busy with other work took over 60
 
 
 @dataclass(slots=True)

@@ -16,13 +16,16 @@ from training.data.cifar10 import load_cifar10
 from training.data.fetch import ARCHIVES, fetch_archive
 from training.disk import require_space
 from training.distributed import open_ranks
+from training.environment import describe_environment
 from training.errors import DataMissing, TrainingError
-from training.evaluate import evaluate_version, format_table, record_metrics
+from training.evaluate import evaluate_version, record_metrics
 from training.export import export_run
 from training.finetune import Finetune, finetune, name_after
 from training.loop import Observer
 from training.progress import SilentObserver, TensorBoardObserver, TerminalObserver
 from training.recipe import list_recipes, load_recipe, parse_recipe
+from training.refit import find_recipe, refit_version
+from training.report.accuracy import draw_plot, format_table, list_rows, write_raw
 from training.report.diagnosis import diagnose
 from training.report.page import write_page
 from training.report.results import write_results
@@ -45,6 +48,7 @@ EXPECTED = (
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
 DataOption = Annotated[Path, typer.Option("--data", help="directory that holds the data set")]
+RepositoryOption = Annotated[Path, typer.Option(help="where the model is")]
 
 
 @app.command("train")
@@ -77,27 +81,62 @@ def export_command(
     use_threads(threads)
     recipe = parse_recipe(load_state(run / "best.pt").recipe)
     exported = export_run(run, name, repository, open_splits(recipe, data, typer.echo), typer.echo)
-    typer.echo(format_table(exported.rows))
+    typer.echo(format_table(list_rows(exported.rows)))
     typer.echo(f"{exported.version.reference} in {exported.version.path}")
 
 
 @app.command("evaluate")
 def evaluate_command(
-    model: Annotated[str, typer.Argument(help="name or name@version")],
     *,
+    model: Annotated[str, typer.Argument(help="name or name@version")],
     data: DataOption = Path("data"),
-    repository: Annotated[Path, typer.Option(help="where the model is")] = ZOO,
+    repository: RepositoryOption = ZOO,
     precision: Annotated[str, typer.Option(help="fp32 or int8")] = "fp32",
     tta: Annotated[list[str] | None, typer.Option(help="a view policy, may be repeated; all of them")] = None,
     to: Annotated[Path | None, typer.Option(help="write a version with these errors in its card")] = None,
+    out: Annotated[Path | None, typer.Option(help="write the rows as JSON, and beside it the plot")] = None,
 ) -> None:
-    """Measure a model version on the 10,000 CIFAR-10 test images, as the service would answer them."""
-    version = ModelRepository([repository]).find(model)
-    rows = evaluate_version(version, open_test_split(data), precision, tta or ())
+    """Measure a model version on the 10,000 CIFAR-10 test images, as the service would answer them.
+
+    Errors count every image; costs are those of one core, on some of the images.
+    """
+    use_threads(1)
+    repositories = ModelRepository([repository])
+    version, split = repositories.find(model), open_test_split(data)
+    measured = evaluate_version(version, repositories, split, precision, tta or ())
+    rows = list_rows(measured)
     typer.echo(format_table(rows))
+    if out is not None:
+        with open_ranks() as ranks:
+            about = describe_environment(ranks)
+        images = len(split.images.targets)
+        what = {"model": version.reference, "precision": precision, "digest": version.digest}
+        write_raw(
+            out, {**what, "dataset": split.dataset, "split": split.name, "images": images, **about}, rows
+        )
+        title = f"{version.reference} ({version.card.architecture}), {images:,} images of {split.dataset}"
+        out.with_suffix(".svg").write_text(draw_plot(title, rows), "utf-8")
+        typer.echo(f"{out} and {out.with_suffix('.svg')}")
     if to is not None:
-        written = record_metrics(version, rows, to)
+        written = record_metrics(version, measured, to)
         typer.echo(f"{written.reference} in {written.path}")
+
+
+@app.command("fit")
+def fit_command(
+    model: Annotated[str, typer.Argument(help="name or name@version")],
+    to: Annotated[Path, typer.Option(help="the repository to write the next version into")],
+    data: DataOption = Path("data"),
+    repository: RepositoryOption = ZOO,
+) -> None:
+    """Fit and measure a version's view policies anew, on the images its training held out."""
+    use_threads(1)
+    repositories = ModelRepository([repository])
+    version = repositories.find(model)
+    splits = open_splits(find_recipe(version, repositories), data, typer.echo)
+    written, rows = refit_version(version, repositories, splits, to, typer.echo)
+    typer.echo(format_table(list_rows(rows)))
+    typer.echo(f"{written.reference} in {written.path}")
 
 
 @app.command("finetune")
@@ -116,7 +155,7 @@ def finetune_command(
     asked = Finetune(data, begun, chosen, Path("runs/finetune") / chosen, repository, tuple(overrides or ()))
     with open_ranks() as ranks:
         exported = finetune(asked, ranks, _open_observer(asked.directory))
-    typer.echo(format_table(exported.rows))
+    typer.echo(format_table(list_rows(exported.rows)))
     typer.echo(f"{exported.version.reference} in {exported.version.path}")
 
 

@@ -2,36 +2,47 @@
 
 Temperature scaling and the expected calibration error: Guo et al. 2017, "On Calibration of Modern Neural
 Networks", sections 2 and 4.2 (15 bins of equal width).
+
+Unlike there, the temperature maximises the likelihood of what that error is about: that the first class is
+right as often as its probability says. The likelihood of all classes was tried first. Where views are
+enlarged (17 to 31 % of images wrong) the true class is often far down the list, and to lift it there the
+temperature makes the first class too modest: of ten crops of 5,000 validation images, ECE rose from 0.014 to
+0.024.
 """
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.card import MergeRule, PolicyCard
-from models.views.merging import softmax
+from models.views.merging import softmax, temper
 from training.viewing import POOLS, Record
 
 BINS = 15
 RULES: tuple[MergeRule, ...] = ("probabilities", "logits")
 TEMPERATURES = (0.25, 4.0)
 FEW_IMAGES = 100  # too few to let a temperature below 1 make probabilities more certain than training did
-ADAPTIVE_LOSS = 0.1  # points that adaptive may lose against ten_crop
+ADAPTIVE_LOSS = 0.1  # points that adaptive may lose against its second look
 ADAPTIVE_VIEWS = 2.0  # views an image it may cost
 GOLDEN = (math.sqrt(5) - 1) / 2
 
 Scores = NDArray[np.float32]  # [N, K]
 Targets = NDArray[np.int64]  # [N]
+Shares = NDArray[np.float32]  # [M]
+ALONE: Shares = np.ones(1, np.float32)
 
 
-def merge_views(logits: NDArray[np.float32], rule: MergeRule, temperature: float = 1.0) -> Scores:
-    """Scores of views float32 [N, V, K] -> probabilities [N, K]; models.views.merging over many images."""
-    scaled = logits / np.float32(temperature)
+def merge_views(logits: NDArray[np.float32], rule: MergeRule, shares: Shares = ALONE) -> Scores:
+    """Scores of views and members float32 [N, V, M, K] -> probabilities [N, K], before any temperature.
+
+    models.views.merging over many images.
+    """
     if rule == "logits":
-        return softmax(scaled.mean(axis=1))
-    merged: Scores = softmax(scaled).mean(axis=1)
+        return softmax(shares @ logits.mean(axis=1))
+    merged: Scores = shares @ softmax(logits).mean(axis=1)
     return merged
 
 
@@ -56,14 +67,23 @@ def calibration_error(probabilities: Scores, targets: Targets) -> float:
     return float(np.abs(gaps).sum() / len(targets))
 
 
-def fit_temperature(logits: NDArray[np.float32], rule: MergeRule, targets: Targets) -> float:
-    """The temperature with the least negative log-likelihood; logits: float32 [N, V, K]."""
+def confidence_loss(probabilities: Scores, targets: Targets) -> float:
+    """Mean negative log-likelihood of the first class being right or wrong, by its probability."""
+    confidence = np.clip(probabilities.max(axis=1), 1e-6, 1 - 1e-6)
+    is_right = probabilities.argmax(axis=1) == targets
+    return float(-np.log(np.where(is_right, confidence, 1 - confidence)).mean())
+
+
+def fit_temperature(probabilities: Scores, targets: Targets) -> float:
+    """The temperature under which the first class is right as often as it says; 1 if none lowers the ECE."""
 
     def loss(log_temperature: float) -> float:
-        return likelihood_loss(merge_views(logits, rule, math.exp(log_temperature)), targets)
+        return confidence_loss(temper(probabilities, math.exp(log_temperature)), targets)
 
     lowest = 1.0 if len(targets) < FEW_IMAGES else TEMPERATURES[0]
-    return round(math.exp(_minimise(loss, math.log(lowest), math.log(TEMPERATURES[1]))), 4)
+    found = round(math.exp(_minimise(loss, math.log(lowest), math.log(TEMPERATURES[1]))), 4)
+    after = calibration_error(temper(probabilities, found), targets)
+    return found if after < calibration_error(probabilities, targets) else 1.0
 
 
 def fit_policy(record: Record, targets: Targets) -> PolicyCard:
@@ -73,21 +93,23 @@ def fit_policy(record: Record, targets: Targets) -> PolicyCard:
     """
     candidates = []
     for order, (pool, rule) in enumerate((pool, rule) for pool in POOLS for rule in RULES):
-        logits = record.logits[pool]
-        temperature = fit_temperature(logits, rule, targets)
-        fitted = merge_views(logits, rule, temperature)
-        key = (error_of(fitted, targets), round(likelihood_loss(fitted, targets), 6), order)
-        candidates.append((key, pool, rule, temperature))
-    _, pool, rule, temperature = min(candidates)
-    before = merge_views(record.logits[pool], rule)
-    after = merge_views(record.logits[pool], rule, temperature)
-    return PolicyCard(
-        merge=rule,
-        pool=pool,
+        merged = merge_views(record.logits[pool], rule, record.shares)
+        key = (error_of(merged, targets), round(likelihood_loss(merged, targets), 6), order)
+        candidates.append((key, pool, rule))
+    _, pool, rule = min(candidates)
+    merged = merge_views(record.logits[pool], rule, record.shares)
+    fitted = PolicyCard(merge=rule, pool=pool, mean_views=float(record.views.mean()))
+    return calibrate(fitted, merged, targets)
+
+
+def calibrate(fitted: PolicyCard, merged: Scores, targets: Targets) -> PolicyCard:
+    """`fitted` with the temperature of `merged`, float32 [N, K], and the calibration errors around it."""
+    temperature = fit_temperature(merged, targets)
+    return replace(
+        fitted,
         temperature=temperature,
-        ece_before=round(calibration_error(before, targets), 5),
-        ece_after=round(calibration_error(after, targets), 5),
-        mean_views=float(record.views.mean()),
+        ece_before=round(calibration_error(merged, targets), 5),
+        ece_after=round(calibration_error(temper(merged, temperature), targets), 5),
     )
 
 
@@ -115,9 +137,14 @@ def fit_margin(first: Scores, second: Scores, targets: Targets, looks: int) -> f
     return float((last + above) / 2)
 
 
-def choose_look(first: Scores, second: Scores, margin: float) -> tuple[Scores, NDArray[np.bool_]]:
-    """What adaptive answers, float32 [N, K], and for which images it looked again, bool [N]."""
-    ordered = np.sort(first, axis=1)
+def choose_look(
+    first: Scores, second: Scores, seen: Scores, margin: float
+) -> tuple[Scores, NDArray[np.bool_]]:
+    """What adaptive answers, float32 [N, K], and for which images it looked again, bool [N].
+
+    `seen`: the first look's probabilities by which it decides, calibrated.
+    """
+    ordered = np.sort(seen, axis=1)
     is_again = ordered[:, -1] - ordered[:, -2] < margin
     return np.where(is_again[:, None], second, first), is_again
 

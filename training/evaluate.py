@@ -1,6 +1,6 @@
 """Measure a model version on a labelled set under every view policy, through the service's own rooms.
 
-decode (models.decode) -> views (models.views) -> engine (models.engines) -> errors, cost, what is fitted
+decode (models.decode) -> views (models.views) -> engine (models.engines) -> errors; training/cost.py: cost
 """
 
 from collections.abc import Sequence
@@ -11,39 +11,37 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from models.card import Metric, ModelCard, PolicyCard
-from models.engines.base import Engine
-from models.engines.onnx import OnnxEngine
-from models.repository import ModelVersion, write_version
+from models.card import Metric, ModelCard, PolicyCard, PoolRule
+from models.engines.base import Engine, EngineError, Placement
+from models.ensemble import list_precisions, open_version
+from models.repository import ModelRepository, ModelVersion, write_version
 from models.views import list_policies
-from training.calibrate import (
-    RULES,
-    calibration_error,
-    choose_look,
-    error_of,
-    fit_margin,
-    fit_policy,
-    merge_views,
-)
+from models.views.merging import temper
+from training.calibrate import RULES, calibration_error, error_of, merge_views
+from training.cost import SAMPLE, Cost, measure_costs
 from training.data.served import ServedImages
 from training.errors import DataMissing
 from training.viewing import POOLS, Record, make_context, record_policy
 
-ADAPTIVE, FIRST, SECOND = "adaptive", "center", "ten_crop"
+ADAPTIVE = "adaptive"
+CPU = "cpu"
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One row of the table: the card's entry, and what it cost here. `chosen`: the rule the card serves.
+    """One row of the table: the card's entry, and what it costs here. `chosen`: the rule the card serves.
 
-    `predictions`: the first class of each image, int64 [N].
+    `predictions`: the first class of each image, int64 [N]. `ece`: expected calibration error on the same
+    images, 0..1, under the card's temperature, None for rules it was not fitted for. `cost`: None where it
+    was not measured.
     """
 
     metric: Metric
     mean_views: float
-    images_per_s: float
     chosen: bool
     predictions: NDArray[np.int64]
+    ece: float | None = None
+    cost: Cost | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,17 +53,18 @@ class Split:
     images: ServedImages
 
 
-def fit_policies(card: ModelCard, engine: Engine, images: ServedImages) -> dict[str, PolicyCard]:
-    """Fit every view policy on `images`, the validation split; raises what record_policy does."""
-    fitted: dict[str, PolicyCard] = {}
-    records: dict[str, Record] = {}
-    for tta in list_policies():
-        if tta != ADAPTIVE:
-            records[tta] = record_policy(tta, images, make_context(card, engine, tta), engine)
-            fitted[tta] = fit_policy(records[tta], images.targets)
-    if {FIRST, SECOND} <= set(fitted) and ADAPTIVE in list_policies():
-        fitted[ADAPTIVE] = _fit_adaptive(records[FIRST], records[SECOND], images.targets, fitted[SECOND])
-    return fitted
+@dataclass(frozen=True, slots=True)
+class Splits:
+    """What export and fit need: `training` for int8 ranges, `validation` to fit, `test` to measure.
+
+    `test` is None where a data set has none; the validation split is measured in its place, and named so.
+    """
+
+    dataset: str
+    training: ServedImages
+    validation: ServedImages | None
+    test: ServedImages | None
+    trained_images: int
 
 
 def measure_policies(
@@ -74,7 +73,7 @@ def measure_policies(
     split: Split,
     policies: Sequence[str] = (),
 ) -> list[Measured]:
-    """Error and cost of every policy (or of `policies`) on `split`, under every merge and pool rule.
+    """Error of every policy (or of `policies`) on `split`, under every merge and pool rule.
 
     Every image counts once.
     """
@@ -85,14 +84,46 @@ def measure_policies(
     return rows
 
 
+def add_costs(card: ModelCard, engine: Engine, split: Split, rows: Sequence[Measured]) -> list[Measured]:
+    """`rows` with what an image costs, measured on some images of `split`."""
+    pools: dict[str, list[PoolRule]] = {}
+    for row in rows:
+        known = pools.setdefault(row.metric.tta, [])
+        if row.metric.pool is not None and row.metric.pool not in known:
+            known.append(row.metric.pool)
+    contexts = {
+        tta: [replace(make_context(card, engine, tta), pool=pool) for pool in known]
+        for tta, known in pools.items()
+    }
+    costs = measure_costs(contexts, split.images.sample_files(SAMPLE), engine)
+    places = {(tta, pool): at for tta, known in pools.items() for at, pool in enumerate(known)}
+    return [
+        replace(row, cost=costs[row.metric.tta][places[row.metric.tta, row.metric.pool]])
+        for row in rows
+        if row.metric.pool is not None
+    ]
+
+
 def evaluate_version(
-    version: ModelVersion, split: Split, precision: str = "fp32", policies: Sequence[str] = ()
+    version: ModelVersion,
+    repository: ModelRepository,
+    split: Split,
+    precision: str = "fp32",
+    policies: Sequence[str] = (),
 ) -> list[Measured]:
-    """`measure_policies` with ONNX Runtime; raises EngineError if the version lacks that precision."""
+    """Errors and costs, of all policies or of `policies`, with ONNX Runtime on one core.
+
+    An ensemble's members are in `repository`. Raises EngineError if the version lacks that precision,
+    BadVersion if a member is not there, DataMissing if the images have other labels.
+    """
     if version.card.labels != split.images.labels:
         raise DataMissing(f"{version.reference} has other labels than the images of {split.dataset}")
-    engine = OnnxEngine(version, precision)
+    offered = list_precisions(version, repository, CPU)
+    if precision not in offered:
+        raise EngineError(f"{version.reference} has no {precision} graph, only {', '.join(offered)}")
+    engine = open_version(version, repository, Placement(CPU, precision))
     rows = measure_policies(version.card, engine, split, policies)
+    rows = add_costs(version.card, engine, split, rows)
     engine.close()
     stated: Literal["fp32", "int8"] = "int8" if precision == "int8" else "fp32"
     return [replace(row, metric=replace(row.metric, precision=stated)) for row in rows]
@@ -117,37 +148,9 @@ def count_changed(ours: Measured, theirs: Measured) -> float:
     return 100 * float((ours.predictions != theirs.predictions).mean())
 
 
-def _fit_adaptive(
-    center: Record, ten_crop: Record, targets: NDArray[np.int64], fitted: PolicyCard
-) -> PolicyCard:
-    """ten_crop's merge rule and temperature, which both looks are read under; then the margin."""
-    looks = int(ten_crop.views[0])
-
-    def answers(temperature: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        first, second = (
-            merge_views(record.logits["window"], fitted.merge, temperature) for record in (center, ten_crop)
-        )
-        return first, second
-
-    margin = fit_margin(*answers(fitted.temperature), targets, looks)
-    first, second = answers(fitted.temperature)
-    before, _ = choose_look(*answers(1.0), margin)
-    after, is_again = choose_look(first, second, margin)
-    return replace(
-        fitted,
-        pool="window",
-        margin=margin,
-        ece_before=round(calibration_error(before, targets), 5),
-        ece_after=round(calibration_error(after, targets), 5),
-        mean_views=round(1 + looks * float(is_again.mean()), 3),
-    )
-
-
 def _rows(record: Record, split: Split, tta: str, chosen: PolicyCard) -> list[Measured]:
     """The row the service would serve, then the other rules where they give other scores."""
     targets = split.images.targets
-    rate = len(targets) / record.seconds
-    views = float(record.views.mean())
 
     def row(probabilities: NDArray[np.float32], policy: PolicyCard, is_chosen: bool) -> Measured:
         metric = Metric(
@@ -160,32 +163,17 @@ def _rows(record: Record, split: Split, tta: str, chosen: PolicyCard) -> list[Me
             merge=policy.merge,
             pool=policy.pool,
         )
-        return Measured(metric, views, rate, is_chosen, probabilities.argmax(axis=1))
+        ece = round(calibration_error(probabilities, targets), 5) if is_chosen else None
+        return Measured(metric, float(record.views.mean()), is_chosen, probabilities.argmax(axis=1), ece)
 
     rows = [row(record.probabilities, chosen, True)]
-    if tta == ADAPTIVE or not record.logits or record.views[0] == 1:
+    if tta == ADAPTIVE or not record.logits or record.logits["window"].shape[1:3] == (1, 1):
         return rows
     is_pooled_alike = bool(np.array_equal(record.logits["window"], record.logits["global"]))
     for pool in POOLS[:1] if is_pooled_alike else POOLS:
         for rule in RULES:
             if (pool, rule) != (chosen.pool, chosen.merge):
                 other = replace(chosen, pool=pool, merge=rule)
-                rows.append(row(merge_views(record.logits[pool], rule), other, False))
+                merged = merge_views(record.logits[pool], rule, record.shares)
+                rows.append(row(temper(merged, chosen.temperature), other, False))
     return rows
-
-
-def format_table(rows: Sequence[Measured]) -> str:
-    """A Markdown table; * marks the rule that is served."""
-    lines = [
-        "| tta | merge | pool | views | top-1 error % | top-5 error % | images/s |",
-        "| --- | --- | --- | ---: | ---: | ---: | ---: |",
-    ]
-    for row in rows:
-        metric = row.metric
-        top5 = "" if metric.top5_error is None else f"{metric.top5_error:.2f}"
-        mark = " *" if row.chosen else ""
-        lines.append(
-            f"| {metric.tta}{mark} | {metric.merge} | {metric.pool} | {row.mean_views:.2f} "
-            f"| {metric.top1_error:.2f} | {top5} | {row.images_per_s:.0f} |"
-        )
-    return "\n".join(lines) + "\n"

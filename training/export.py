@@ -5,52 +5,29 @@ set -> written once into the repository (versions never change)
 """
 
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from models.card import Metric, ModelCard, Preprocess, Provenance
+from models.card import ModelCard, Preprocess, Provenance
 from models.checkpoints.export import export_version
 from models.checkpoints.graph import CannotExport
 from models.checkpoints.int8 import quantize_version
-from models.engines.onnx import OnnxEngine
 from models.networks import find_architecture
 from models.networks.architecture import Network
 from models.preprocess import cut_views, plan_center
-from models.repository import ModelVersion, read_version, write_version
-from training.data.served import Pixels, ServedImages
-from training.evaluate import (
-    FIRST,
-    SECOND,
-    Measured,
-    Split,
-    count_changed,
-    fit_policies,
-    measure_policies,
-)
+from models.repository import ModelRepository, ModelVersion, read_version, write_version
+from training.data.served import Pixels
+from training.evaluate import Measured, Splits
 from training.journal import read_journal
 from training.recipe import Recipe, parse_recipe
+from training.refit import measure_version
 from training.state import TrainState, load_state
 from training.task import preprocess_of
 
 CALIBRATION_VIEWS = 300  # training images that int8 ranges are measured on
 GOLDEN_VIEWS = 3  # of the validation split, beside the synthetic ones
-INT8_POLICIES = (FIRST, SECOND)
-
-
-@dataclass(frozen=True, slots=True)
-class Splits:
-    """What export needs of the data: `training` for int8 ranges, `validation` to fit, `test` to measure.
-
-    `test` is None where a data set has none; the validation split is measured in its place, and named so.
-    """
-
-    dataset: str
-    training: ServedImages
-    validation: ServedImages | None
-    test: ServedImages | None
-    trained_images: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +51,7 @@ def export_run(
     with tempfile.TemporaryDirectory() as scratch:
         version = quantise(restore_network(state, recipe), card, splits, Path(scratch))
         say(f"exported {recipe.network}, fp32 and int8")
-        card, rows = measure_version(version, splits, say)
+        card, rows = measure_version(version, ModelRepository([Path(scratch)]), splits, say)
         files = {file: (version.path / file).read_bytes() for file in version.card.files}
         return Exported(write_version(repository, card, files), rows)
 
@@ -141,56 +118,11 @@ def quantise(network: Network, card: ModelCard, splits: Splits, scratch: Path) -
     return quantize_version(plain, ranges, scratch)
 
 
-def measure_version(
-    version: ModelVersion, splits: Splits, say: Callable[[str], None]
-) -> tuple[ModelCard, tuple[Measured, ...]]:
-    """`version`'s card with fitted policies and measured errors, numbered anew when it is written."""
-    card = replace(version.card, version=0)
-    engine = OnnxEngine(version)
-    if splits.validation is not None:
-        card = replace(card, policies=fit_policies(card, engine, splits.validation))
-        say(f"fitted {len(card.policies)} view policies on {len(splits.validation.targets):,} images")
-    measured = _measured_split(splits)
-    if measured is None:
-        return card, ()
-    rows = tuple(measure_policies(card, engine, measured))
-    engine.close()
-    int8 = _measure_int8(card, version, rows, measured)
-    say(f"measured {len(rows)} rows on {len(measured.images.targets):,} images")
-    return replace(card, metrics=(*(row.metric for row in rows), *int8)), rows
-
-
 def center_views(images: Iterable[Pixels], preprocess: Preprocess) -> Iterable[Pixels]:
     """The one view that `center` looks at, of each image."""
     for image in images:
         plan = plan_center(image.shape[0], image.shape[1], preprocess)
         yield cut_views(image, plan, preprocess.interpolation)[0]
-
-
-def _measured_split(splits: Splits) -> Split | None:
-    if splits.test is not None:
-        return Split(splits.dataset, "test", splits.test)
-    if splits.validation is not None:
-        return Split(splits.dataset, "validation", splits.validation)
-    return None
-
-
-def _measure_int8(
-    card: ModelCard, version: ModelVersion, fp32: Sequence[Measured], split: Split
-) -> list[Metric]:
-    """Errors at int8 and the share of first classes that differ from fp32."""
-    engine = OnnxEngine(version, "int8")
-    rows = [row for row in measure_policies(card, engine, split, INT8_POLICIES) if row.chosen]
-    engine.close()
-    exact = {row.metric.tta: row for row in fp32 if row.chosen}
-    return [
-        replace(
-            row.metric,
-            precision="int8",
-            changed_predictions=round(count_changed(row, exact[row.metric.tta]), 3),
-        )
-        for row in rows
-    ]
 
 
 def _channels(values: list[list[list[float]]]) -> tuple[float, float, float]:

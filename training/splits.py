@@ -6,8 +6,7 @@ from pathlib import Path
 from training.data.arrays import split_validation
 from training.data.cifar10 import load_cifar10
 from training.data.served import ServedArray, ServedFiles, leave_out_broken
-from training.evaluate import Split
-from training.export import Splits
+from training.evaluate import Split, Splits
 from training.recipe import Recipe
 from training.task import list_files
 

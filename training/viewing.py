@@ -3,7 +3,6 @@
 images -> policy.look -> views of the same shape together -> engine -> scores, and the views' own logits
 """
 
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
@@ -13,9 +12,11 @@ from numpy.typing import NDArray
 
 from models.card import ModelCard, PolicyCard, PoolRule
 from models.engines.base import Engine
+from models.ensemble import read_classifier
 from models.views import find_policy
-from models.views.base import Classifier, Look, Looks, Scores, ViewContext, ViewOutput
-from models.views.pooling import view_logits
+from models.views.base import Look, Looks, Scores, ViewContext, ViewOutput
+from models.views.merging import member_shares
+from models.views.pooling import member_logits
 from training.data.served import Pixels
 
 CHUNK = 50  # images looked at together
@@ -28,14 +29,14 @@ class Record:
     """What a policy saw of N images.
 
     `probabilities`: float32 [N, K], as the service answers. `views`: int64 [N]. `logits`: by pool rule the
-    scores of every view, float32 [N, V, K]; empty if images had different numbers of views. `seconds`: what
-    it took, decoding included.
+    scores of every view by every member of an ensemble (one, if it is none), float32 [N, V, M, K]; empty if
+    images had different numbers of views. `shares`: what each member counts, float32 [M].
     """
 
     probabilities: NDArray[np.float32]
     views: NDArray[np.int64]
     logits: dict[PoolRule, NDArray[np.float32]]
-    seconds: float
+    shares: NDArray[np.float32]
 
 
 @dataclass(slots=True)
@@ -62,7 +63,7 @@ def make_context(card: ModelCard, engine: Engine, tta: str, fitted: PolicyCard |
     return ViewContext(
         preprocess=card.preprocess,
         window=card.window,
-        classifier=Classifier(*engine.classifier),
+        classifier=read_classifier(engine),
         fitted=chosen,
         merge=chosen.merge,
         pool=chosen.pool,
@@ -72,15 +73,13 @@ def make_context(card: ModelCard, engine: Engine, tta: str, fitted: PolicyCard |
 
 def record_policy(tta: str, images: Iterable[Pixels], context: ViewContext, engine: Engine) -> Record:
     """Look at every image under `tta`; raises EngineError, BadViewOption, ViewTooLarge."""
-    started = time.perf_counter()
+    # Under either pool rule the record holds both, for which the feature maps are needed.
+    context = replace(context, keeps_features=context.pool == "global")
     seen: list[_Seeing] = []
     pooled: list[dict[PoolRule, NDArray[np.float32]]] = []
-    policy = find_policy(tta)
     contexts = {pool: replace(context, pool=pool) for pool in POOLS}
     for chunk in _chunks(images):
-        seeing = [_begin(policy.look(image, context)) for image in chunk]
-        while waiting := [one for one in seeing if one.look is not None]:
-            _answer(waiting, engine)
+        seeing = _see(tta, chunk, context, engine)
         for one in seeing:
             pooled.append({pool: _pool(one.outputs, contexts[pool]) for pool in POOLS})
             one.outputs.clear()  # feature maps are large
@@ -92,8 +91,21 @@ def record_policy(tta: str, images: Iterable[Pixels], context: ViewContext, engi
         np.stack([score.probabilities for score in scores]),
         views,
         {pool: np.stack([logits[pool] for logits in pooled]) for pool in POOLS} if same else {},
-        time.perf_counter() - started,
+        member_shares(context.classifier),
     )
+
+
+def look_at(tta: str, images: Sequence[Pixels], context: ViewContext, engine: Engine) -> list[Scores]:
+    """The scores of each image, views of one shape sharing a batch; raises what record_policy does."""
+    return [one.scores for one in _see(tta, images, context, engine) if one.scores is not None]
+
+
+def _see(tta: str, images: Sequence[Pixels], context: ViewContext, engine: Engine) -> list[_Seeing]:
+    policy = find_policy(tta)
+    seeing = [_begin(policy.look(image, context)) for image in images]
+    while waiting := [one for one in seeing if one.look is not None]:
+        _answer(waiting, engine)
+    return seeing
 
 
 def _chunks(images: Iterable[Pixels]) -> Iterator[list[Pixels]]:
@@ -112,7 +124,7 @@ def _begin(looks: Looks) -> _Seeing:
 
 
 def _pool(outputs: Sequence[ViewOutput], context: ViewContext) -> NDArray[np.float32]:
-    return np.stack([view_logits(output, context) for output in outputs])  # [V, K]
+    return np.stack([member_logits(output, context) for output in outputs])  # [V, M, K]
 
 
 def _answer(waiting: Sequence[_Seeing], engine: Engine) -> None:
@@ -130,7 +142,8 @@ def _answer(waiting: Sequence[_Seeing], engine: Engine) -> None:
         output = engine.infer(np.stack([view for _, _, view, _ in members]), features=features)
         for row, (one, place, _, _) in enumerate(members):
             maps = None if output.features is None else output.features[row]
-            answers[id(one), place] = ViewOutput(output.logits[row], maps)
+            each = None if output.members is None else output.members[row]
+            answers[id(one), place] = ViewOutput(output.logits[row], maps, each)
     for one in waiting:
         if one.look is not None:
             one.send([answers[id(one), place] for place in range(len(one.look.views))])

@@ -21,10 +21,14 @@ class DeviceLost(EngineError):
 
 @dataclass(frozen=True, slots=True)
 class EngineOutput:
-    """`logits`: float32 [N, K]. `features`: the last feature map, float32 [N, C, h, w], if asked for."""
+    """`logits`: float32 [N, K]. `features`: the last feature map, float32 [N, C, h, w], if asked for.
+
+    `members`: of an ensemble, what each of its M members gave, float32 [N, M, K]; `logits` is their mean.
+    """
 
     logits: NDArray[np.float32]
     features: NDArray[np.float32] | None
+    members: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True, slots=True)

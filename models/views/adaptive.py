@@ -1,7 +1,8 @@
-"""tta=adaptive: look once; look again at ten crops only when the first look leaves doubt and there is time.
+"""tta=adaptive: look once; look again, closer, only when the first look leaves doubt and there is time.
 
-Doubt is a margin between the two best probabilities, as given out (temperature applied), under the one in the
-card, which training fits on the validation split.
+Doubt is a margin between the two best probabilities, as given out (temperature applied), under the one in
+the card, which training fits on the validation split. The second look is ten crops, unless the card names
+another: a network of 32-pixel images gains nothing from crops of enlarged ones.
 """
 
 from collections.abc import Callable
@@ -11,9 +12,11 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from models.card import Preprocess, SecondLook
 from models.preprocess import ViewPlan, plan_center
 from models.views.base import Look, Looks, Scores, ViewContext, ViewPolicy, ViewShape
 from models.views.merging import margin, merge_scores
+from models.views.mirror import plan_mirror
 from models.views.planned import check_views, make_look
 from models.views.ten_crop import plan_ten_crop
 
@@ -21,10 +24,14 @@ from models.views.ten_crop import plan_ten_crop
 DEFAULT_MARGIN = 0.5
 DEFAULT_MEAN_VIEWS = 3.0
 MAX_HELD_BYTES = 4_000_000  # of one image between its looks
+SECOND_LOOKS: dict[SecondLook, Callable[[int, int, Preprocess], ViewPlan]] = {
+    "ten_crop": plan_ten_crop,
+    "mirror": plan_mirror,
+}
 
 
 class Adaptive(ViewPolicy):
-    """One view, then ten (nine where the first is one of them), whose scores replace the first's."""
+    """One view, then those of the second look (less the first, if it is one), whose scores replace it."""
 
     name = "adaptive"
 
@@ -46,8 +53,8 @@ class Adaptive(ViewPolicy):
         if not _is_doubtful(scores, context) or not context.may_look_again(check_views([second], context)):
             return scores
         outputs = yield look_again()
-        is_one_of_ten = len(outputs) < 10
-        again = merge_scores([*seen, *outputs] if is_one_of_ten else outputs, context)
+        is_in_second = len(outputs) < len(_find_plan(context)(height, width, context.preprocess).crops)
+        again = merge_scores([*seen, *outputs] if is_in_second else outputs, context)
         return replace(again, views=len(seen) + len(outputs))
 
 
@@ -65,11 +72,24 @@ def _is_doubtful(scores: Scores, context: ViewContext) -> bool:
 
 
 def _plan_second(height: int, width: int, first: ViewPlan, context: ViewContext) -> ViewPlan:
-    """Of the ten crops those not yet seen."""
-    ten = plan_ten_crop(height, width, context.preprocess)
-    if (ten.height, ten.width) != (first.height, first.width):
-        return ten
-    return replace(ten, crops=tuple(crop for crop in ten.crops if crop not in first.crops))
+    """Of the second look's views those not yet seen."""
+    plan = _find_plan(context)(height, width, context.preprocess)
+    if (plan.height, plan.width) != (first.height, first.width):
+        return plan
+    return replace(plan, crops=tuple(crop for crop in plan.crops if crop not in first.crops))
+
+
+def count_second_views(second: SecondLook, preprocess: Preprocess) -> int:
+    """How many views a second look adds: those not yet seen."""
+    side = preprocess.resize_px
+    first = plan_center(side, side, preprocess)
+    plan = SECOND_LOOKS[second](side, side, preprocess)
+    is_same_size = (plan.height, plan.width) == (first.height, first.width)
+    return len(plan.crops) - (is_same_size and first.crops[0] in plan.crops)
+
+
+def _find_plan(context: ViewContext) -> Callable[[int, int, Preprocess], ViewPlan]:
+    return SECOND_LOOKS[context.fitted.second or "ten_crop"]
 
 
 POLICY: ViewPolicy = Adaptive()

@@ -52,18 +52,38 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class ViewOutput:
-    """The engine's answer for one view: `logits` float32 [K]; `features` float32 [C, h, w] or None."""
+    """The engine's answer for one view: `logits` float32 [K]; `features` float32 [C, h, w] or None.
+
+    `members`: of an ensemble, what each member gave, float32 [M, K].
+    """
 
     logits: NDArray[np.float32]
     features: NDArray[np.float32] | None
+    members: NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MemberLayer:
+    """The last layer of an ensemble's member: its weight float32 [K, C_m], bias float32 [K].
+
+    `share`: of the ensemble's scores; all members' sum to 1.
+    """
+
+    share: float
+    weight: NDArray[np.float32]
+    bias: NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
 class Classifier:
-    """The network's last layer, for scores of single windows: weight float32 [K, C], bias float32 [K]."""
+    """The network's last layer, for scores of single windows: weight float32 [K, C], bias float32 [K].
+
+    `members`: an ensemble's, whose features lie side by side in C; empty for one network.
+    """
 
     weight: NDArray[np.float32]
     bias: NDArray[np.float32]
+    members: tuple[MemberLayer, ...] = ()
 
 
 def always(shapes: tuple[ViewShape, ...]) -> bool:
@@ -122,9 +142,13 @@ Looks = Generator[Look, Sequence[ViewOutput], Scores]
 
 
 class ViewPolicy(Protocol):
-    """One value of the request parameter `tta`; the module's POLICY."""
+    """One value of the request parameter `tta`; the module's POLICY.
+
+    `takes_scales`: whether it looks at the context's `scales`.
+    """
 
     name: str
+    takes_scales: bool = False
 
     def shapes(self, height: int, width: int, context: ViewContext) -> tuple[ViewShape, ...]:
         """The first look at an upright image of this size, without its pixels.

@@ -5,20 +5,39 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from models.views.base import Scores, ViewContext, ViewOutput
-from models.views.pooling import view_logits
+from models.views.base import Classifier, Scores, ViewContext, ViewOutput
+from models.views.pooling import member_logits
+
+SMALLEST = np.float32(np.finfo(np.float32).tiny)  # what softmax gives as 0 has a logarithm all the same
 
 
 def merge_scores(outputs: Sequence[ViewOutput], context: ViewContext) -> Scores:
-    """Average over views: of logits, then softmax; or of each view's softmax. Temperature divides logits."""
-    logits = np.stack([view_logits(output, context) for output in outputs])  # [V, K]
-    mean_logits = logits.mean(axis=0)
-    temperature = np.float32(context.fitted.temperature)
-    if context.merge == "logits":
-        probabilities = softmax(mean_logits / temperature)
-    else:
-        probabilities = softmax(logits / temperature).mean(axis=0)
-    return Scores(mean_logits, probabilities, len(outputs))
+    """Average over views, and over an ensemble's members by their shares: of logits, then softmax; or of
+    each one's softmax. The temperature comes last, so that it changes no ranking.
+    """
+    logits = np.stack([member_logits(output, context) for output in outputs])  # [V, M, K]
+    shares = member_shares(context.classifier)
+    mean_logits = shares @ logits.mean(axis=0)
+    probabilities = (
+        softmax(mean_logits) if context.merge == "logits" else shares @ softmax(logits).mean(axis=0)
+    )
+    return Scores(mean_logits, temper(probabilities, context.fitted.temperature), len(outputs))
+
+
+def temper(probabilities: NDArray[np.float32], temperature: float) -> NDArray[np.float32]:
+    """Probabilities float32 [..., K] to the power of 1 / temperature, made to sum to 1 again.
+
+    For a softmax that is its logits divided by the temperature. Guo et al. 2017, section 4.2.
+    """
+    if temperature == 1:
+        return probabilities
+    logarithms: NDArray[np.float32] = np.log(np.maximum(probabilities, SMALLEST))
+    return softmax(logarithms / np.float32(temperature))
+
+
+def member_shares(classifier: Classifier) -> NDArray[np.float32]:
+    """What each member counts in an ensemble's scores: float32 [M], sums to 1; [1] for one network."""
+    return np.array([layer.share for layer in classifier.members] or [1.0], np.float32)
 
 
 def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:

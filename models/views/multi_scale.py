@@ -12,6 +12,7 @@ class MultiScale(PlannedPolicy):
     """Two views a scale, the paper's scales taken to this network's crop; `scales=` narrows the set."""
 
     name = "multi_scale"
+    takes_scales = True
 
     def plans(self, height: int, width: int, context: ViewContext) -> tuple[ViewPlan, ...]:
         scales = _check_scales(context.scales)

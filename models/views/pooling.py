@@ -36,6 +36,21 @@ def view_logits(output: ViewOutput, context: ViewContext) -> NDArray[np.float32]
     return scores
 
 
+def member_logits(output: ViewOutput, context: ViewContext) -> NDArray[np.float32]:
+    """The scores of one view by every member of an ensemble, float32 [M, K]; M is 1 for one network."""
+    layers = context.classifier.members
+    if not layers:
+        return view_logits(output, context)[None]
+    features, window = output.features, context.window
+    if features is None or context.pool == "global" or features.shape[1:] == (window, window):
+        assert output.members is not None  # an ensemble's engine always tells
+        return output.members
+    ends = np.cumsum([layer.weight.shape[1] for layer in layers])
+    parts = np.split(pool_windows(features, window), ends[:-1])
+    scores = [layer.weight @ part + layer.bias for layer, part in zip(layers, parts, strict=True)]
+    return np.stack(scores)
+
+
 def pool_windows(features: NDArray[np.float32], window: int) -> NDArray[np.float32]:
     """features: float32 [C, h, w]; the mean over all windows of their averages, float32 [C]."""
     rows = _coverage(features.shape[1], window)

@@ -649,6 +649,7 @@ class ListModelsResponse(_message.Message):
         ECE_AFTER_FIELD_NUMBER: _builtins.int
         MARGIN_FIELD_NUMBER: _builtins.int
         MEAN_VIEWS_FIELD_NUMBER: _builtins.int
+        SECOND_FIELD_NUMBER: _builtins.int
         merge: _builtins.str
         pool: _builtins.str
         temperature: _builtins.float
@@ -658,6 +659,8 @@ class ListModelsResponse(_message.Message):
         margin: _builtins.float
         """For `adaptive`: it looks again if the two best probabilities differ by less."""
         mean_views: _builtins.float
+        second: _builtins.str
+        """For `adaptive`: the policy it looks again as; ten_crop if there is none."""
         def __init__(
             self,
             *,
@@ -668,10 +671,11 @@ class ListModelsResponse(_message.Message):
             ece_after: _builtins.float | None = ...,
             margin: _builtins.float | None = ...,
             mean_views: _builtins.float | None = ...,
+            second: _builtins.str | None = ...,
         ) -> None: ...
-        _HasFieldArgType: _TypeAlias = _typing.Literal["_ece_after", b"_ece_after", "_ece_before", b"_ece_before", "_margin", b"_margin", "_mean_views", b"_mean_views", "ece_after", b"ece_after", "ece_before", b"ece_before", "margin", b"margin", "mean_views", b"mean_views"]  # noqa: Y015
+        _HasFieldArgType: _TypeAlias = _typing.Literal["_ece_after", b"_ece_after", "_ece_before", b"_ece_before", "_margin", b"_margin", "_mean_views", b"_mean_views", "_second", b"_second", "ece_after", b"ece_after", "ece_before", b"ece_before", "margin", b"margin", "mean_views", b"mean_views", "second", b"second"]  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["_ece_after", b"_ece_after", "_ece_before", b"_ece_before", "_margin", b"_margin", "_mean_views", b"_mean_views", "ece_after", b"ece_after", "ece_before", b"ece_before", "margin", b"margin", "mean_views", b"mean_views", "merge", b"merge", "pool", b"pool", "temperature", b"temperature"]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["_ece_after", b"_ece_after", "_ece_before", b"_ece_before", "_margin", b"_margin", "_mean_views", b"_mean_views", "_second", b"_second", "ece_after", b"ece_after", "ece_before", b"ece_before", "margin", b"margin", "mean_views", b"mean_views", "merge", b"merge", "pool", b"pool", "second", b"second", "temperature", b"temperature"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         _WhichOneofReturnType__ece_after: _TypeAlias = _typing.Literal["ece_after"]  # noqa: Y015
         _WhichOneofArgType__ece_after: _TypeAlias = _typing.Literal["_ece_after", b"_ece_after"]  # noqa: Y015
@@ -681,6 +685,8 @@ class ListModelsResponse(_message.Message):
         _WhichOneofArgType__margin: _TypeAlias = _typing.Literal["_margin", b"_margin"]  # noqa: Y015
         _WhichOneofReturnType__mean_views: _TypeAlias = _typing.Literal["mean_views"]  # noqa: Y015
         _WhichOneofArgType__mean_views: _TypeAlias = _typing.Literal["_mean_views", b"_mean_views"]  # noqa: Y015
+        _WhichOneofReturnType__second: _TypeAlias = _typing.Literal["second"]  # noqa: Y015
+        _WhichOneofArgType__second: _TypeAlias = _typing.Literal["_second", b"_second"]  # noqa: Y015
         @_typing.overload
         def WhichOneof(self, oneof_group: _WhichOneofArgType__ece_after) -> _WhichOneofReturnType__ece_after | None: ...
         @_typing.overload
@@ -689,6 +695,8 @@ class ListModelsResponse(_message.Message):
         def WhichOneof(self, oneof_group: _WhichOneofArgType__margin) -> _WhichOneofReturnType__margin | None: ...
         @_typing.overload
         def WhichOneof(self, oneof_group: _WhichOneofArgType__mean_views) -> _WhichOneofReturnType__mean_views | None: ...
+        @_typing.overload
+        def WhichOneof(self, oneof_group: _WhichOneofArgType__second) -> _WhichOneofReturnType__second | None: ...
 
     @_typing.final
     class Metric(_message.Message):

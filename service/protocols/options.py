@@ -15,7 +15,7 @@ from service.types import ClassifyOptions
 
 MAX_TOP_K = 1000
 MAX_SCALES = 8
-MAX_SCALE_PX = 2048
+MAX_SCALE_DIGITS = 4
 MIN_TIMEOUT_S = 0.05
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 _MODEL = re.compile(r"[A-Za-z0-9._-]{1,128}(@[0-9]{1,9})?", re.ASCII)
@@ -119,8 +119,10 @@ def _scales(name: str, text: str) -> tuple[int, ...]:
     parts = text.split(",")
     if len(parts) > MAX_SCALES:
         raise _refuse(name, text, f"at most {MAX_SCALES} scales")
-    parse = _integer(32, MAX_SCALE_PX)
-    return tuple(parse(name, part.strip()) for part in parts)
+    scales = [part.strip() for part in parts]
+    if not all(part.isascii() and part.isdigit() and len(part) <= MAX_SCALE_DIGITS for part in scales):
+        raise _refuse(name, text, "whole numbers with commas between, such as 224,256")
+    return tuple(int(part) for part in scales)  # which of them a view policy knows, it says itself
 
 
 _DEFAULTS = ClassifyOptions()

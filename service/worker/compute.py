@@ -92,7 +92,8 @@ class Computer:
             for row, (request, index) in enumerate(entries):
                 wants = request.look is not None and request.look.features
                 kept = features[row] if wants and features is not None else None
-                request.outputs[index] = ViewOutput(output.logits[row], kept)
+                members = None if output.members is None else output.members[row]
+                request.outputs[index] = ViewOutput(output.logits[row], kept, members)
                 request.missing -= 1
                 if request.missing == 0:
                     outcome.complete.append(request)

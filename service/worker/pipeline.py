@@ -18,11 +18,11 @@ from models.decode import (
 )
 from models.decode import UnsupportedFormat as UnreadableFormat
 from models.engines.base import Engine
+from models.ensemble import read_classifier
 from models.maps import ActivationMap, MapCanvas, Sight, draw_map
 from models.views.base import (
     PAPER_SCALES,
     BadViewOption,
-    Classifier,
     Look,
     Scores,
     ViewContext,
@@ -86,7 +86,7 @@ class Pipeline:
         self._limits = limits
         self._decoder = decoder or InlineDecoder()
         self.default_precision = limits.precision if limits.precision in engines else next(iter(engines))
-        self._classifiers = {name: Classifier(*engine.classifier) for name, engine in engines.items()}
+        self._classifiers = {name: read_classifier(engine) for name, engine in engines.items()}
         self._contexts: dict[tuple[object, ...], ViewContext] = {}
 
     def inspect(self, request: Request) -> int:
@@ -108,6 +108,7 @@ class Pipeline:
         `has_time` answers, when a policy asks, whether the deadline leaves room for more views.
         """
         policy = self._find_policy(request.tta)
+        self._check_scales(policy, request.message.options)
         context = self._find_context(policy, request.message.options, request.precision)
         context = replace(context, may_look_again=partial(has_time, request))
         try:
@@ -125,7 +126,7 @@ class Pipeline:
         except ViewTooLarge as err:
             raise TooLarge(str(err)) from err
         except BadViewOption as err:
-            raise BadRequest(str(err)) from err
+            raise BadRequest(str(err), "scales") from err
 
     def advance(self, request: Request) -> Look | Answer:
         """Give the policy the outputs of its look: another look, or the answer."""
@@ -170,6 +171,11 @@ class Pipeline:
         classes = len(self._card.labels)
         if map_class is not None and not 0 <= map_class < classes:
             raise BadRequest(f"class is {map_class}, the model's classes are 0 to {classes - 1}", "class")
+
+    def _check_scales(self, policy: ViewPolicy, options: ClassifyOptions) -> None:
+        if options.scales is not None and not policy.takes_scales:
+            takers = ", ".join(name for name, one in self._policies.items() if one.takes_scales)
+            raise BadRequest(f"scales is for tta={takers}, this request's tta is {policy.name}", "scales")
 
     def _find_policy(self, tta: str) -> ViewPolicy:
         policy = self._policies.get(tta)

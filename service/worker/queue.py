@@ -111,8 +111,7 @@ class WorkQueue:
                 self._forget(request)
                 return
             self._decodes.keep(request)
-            cost_ms = self._add_look(request, look)
-            self._backlog.learn_policy(request.tta, cost_ms)
+            self._add_look(request, look)
 
     def end_batch(self, lane: int, again: Iterable[tuple[Request, Look]], done: Iterable[Request]) -> None:
         """A batch is over: `again` want another look, `done` are about to be answered."""
@@ -120,6 +119,7 @@ class WorkQueue:
             self._batches -= 1
             self._backlog.end(lane)
             for request in done:
+                self._backlog.learn_policy(request.tta, request.looks_ms)  # a second look counts too
                 self._forget(request)
             for request, look in again:
                 self._add_look(request, look)
@@ -142,13 +142,13 @@ class WorkQueue:
         if not request.is_decoding:
             self._decodes.release(request)
 
-    def _add_look(self, request: Request, look: Look) -> float:
+    def _add_look(self, request: Request, look: Look) -> None:
         request.expect(look)
         costs = self._costs[request.precision]
         cost_ms = sum(costs.view_ms((view.shape[0], view.shape[1])) for view in look.views)
+        request.looks_ms += cost_ms
         self._backlog.charge(request, cost_ms)
         self._batcher.add(request)
-        return cost_ms
 
     def _wake_idle(self) -> None:
         if self._idle and (self._decodes or self._batcher):

@@ -5,7 +5,7 @@ import time
 import numpy as np
 from numpy.typing import NDArray
 
-from service.errors import ServiceError
+from service.errors import BadRequest, ServiceError
 from service.messages import Failure, MapAnswer, Result
 from service.transport import encode_frame
 from service.worker.pipeline import Answer, ClassMap
@@ -51,7 +51,9 @@ def _describe_map(found: ClassMap | None) -> MapAnswer | None:
 
 
 def _encode_failure(request: Request, error: ServiceError, wait_ms: float) -> bytes:
-    return encode_frame(Failure(request.message.id, error.slug, error.detail, wait_ms, error.retry_after_s))
+    field = error.field if isinstance(error, BadRequest) else None
+    failure = Failure(request.message.id, error.slug, error.detail, wait_ms, error.retry_after_s, field)
+    return encode_frame(failure)
 
 
 def rank_classes(probabilities: NDArray[np.float32], top_k: int) -> list[int]:

@@ -18,9 +18,9 @@ class Request:
 
     Times are time.monotonic() seconds. `image` is dropped once decoded. `look` is what the policy wants now;
     `outputs` are the engine's answers to it, `missing` how many are still to come. `backlog_ms` is this
-    part of the predicted wait, `held_bytes` its part of the decode memory. An activation map is drawn
-    from `canvas` and `sights`, if one is asked for. `infer_ms` is how long at least one of its batches ran:
-    `running` of them do so now, since `running_since`.
+    part of the predicted wait, `looks_ms` what all its looks cost by prediction, `held_bytes` its part of the
+    decode memory. An activation map is drawn from `canvas` and `sights`, if one is asked for. `infer_ms` is
+    how long at least one of its batches ran: `running` of them do so now, since `running_since`.
     """
 
     connection: "Connection"
@@ -28,6 +28,7 @@ class Request:
     image: bytes
     arrived: float
     backlog_ms: float = 0.0
+    looks_ms: float = 0.0
     image_bytes: int = 0
     header: ImageHeader | None = None
     decode_bytes: int = 0

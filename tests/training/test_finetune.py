@@ -15,7 +15,7 @@ from models.engines.onnx import OnnxEngine
 from models.repository import ModelRepository, check_version
 from models.selftest import run_selftest
 from training.errors import BadRecipe
-from training.evaluate import Split, evaluate_version
+from training.evaluate import Split, measure_policies
 from training.finetune import Finetune, make_recipe, name_after
 from training.splits import open_splits
 from training.viewing import make_context, record_policy
@@ -88,7 +88,8 @@ def test_the_measured_error_is_found_again(finetuned: tuple[Path, str]) -> None:
     asked = Finetune(home / "My Photos", ModelRepository([ZOO]).find("cifar10"), "x", home, home)
     splits = open_splits(make_recipe(asked), home / "My Photos", print)
     assert splits.test is not None
-    rows = evaluate_version(version, Split("My Photos", "test", splits.test))
+    engine = OnnxEngine(version)
+    rows = measure_policies(version.card, engine, Split("My Photos", "test", splits.test))
     stated = [metric for metric in version.card.metrics if metric.precision == "fp32"]
     assert [row.metric for row in rows] == stated
 

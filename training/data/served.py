@@ -52,6 +52,10 @@ class ServedImages(Protocol):
         """At most `count` of the images, evenly over the set."""
         ...
 
+    def sample_files(self, count: int) -> list[bytes]:
+        """The same, encoded."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class ServedArray:
@@ -72,6 +76,9 @@ class ServedArray:
 
     def sample(self, count: int) -> Iterator[Pixels]:
         return iter(ServedArray(self.data.pick(spread(len(self.targets), count))))
+
+    def sample_files(self, count: int) -> list[bytes]:
+        return [encode_png(self.data.images[index]) for index in spread(len(self.targets), count)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +103,14 @@ class ServedFiles:
                 raise DataMissing(f"{path} cannot be decoded ({err}); remove it") from err
 
     def sample(self, count: int) -> Iterator[Pixels]:
+        return iter(ServedFiles(self._pick(count)))
+
+    def sample_files(self, count: int) -> list[bytes]:
+        return [path.read_bytes() for path in self._pick(count).paths]
+
+    def _pick(self, count: int) -> Listing:
         chosen = self.listing.pick(spread(len(self.listing), count))
-        readable = np.flatnonzero([is_readable(path) for path in chosen.paths])
-        return iter(ServedFiles(chosen.pick(readable)))
+        return chosen.pick(np.flatnonzero([is_readable(path) for path in chosen.paths]))
 
 
 def spread(images: int, count: int) -> NDArray[np.int64]:

@@ -97,6 +97,7 @@ class PolicyBody(BaseModel):
     ece_after: float | None
     margin: float | None
     mean_views: float | None
+    second: str | None
 
 
 class ModelTtaBody(BaseModel):

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from models.card import MergeRule, PolicyCard, PoolRule, Preprocess
 from models.views import find_policy, list_policies
+from models.views.adaptive import count_second_views
 from models.views.base import PAPER_SCALES, Scores
 from tests.models.views.looking import (
     CIFAR,
@@ -55,9 +56,9 @@ def reference(subject: Subject, views: tuple[Pixels, ...], merge: MergeRule, poo
     """Probabilities [K]."""
     score = window_logits if pool == "window" else global_logits
     logits = torch.stack([score(subject, view) for view in views])
-    if merge == "logits":
-        return (logits.mean(dim=0) / TEMPERATURE).softmax(dim=0)
-    return (logits / TEMPERATURE).softmax(dim=1).mean(dim=0)
+    merged = logits.mean(dim=0).softmax(dim=0) if merge == "logits" else logits.softmax(dim=1).mean(dim=0)
+    tempered = merged ** (1 / TEMPERATURE)
+    return tempered / tempered.sum()
 
 
 def assert_close(found: NDArray[np.float32], expected: Tensor) -> None:
@@ -131,6 +132,30 @@ def test_adaptive_looks_again_only_when_in_doubt(network: Subject) -> None:
         assert len(looks) == (1 if views == 1 else 2)
         expected = once if views == 1 else ten
         assert np.abs(scores.probabilities - expected.probabilities).max() < 1e-6
+
+
+def test_adaptive_looks_again_as_the_card_names(network: Subject) -> None:
+    image = photograph(200, 300)
+    mirror, _ = run_policy(find_policy("mirror"), image, network.context(), network.network)
+    context = network.context(fitted=PolicyCard(margin=1.1, second="mirror"))
+    scores, looks = run_policy(find_policy("adaptive"), image, context, network.network)
+    assert [len(look.views) for look in looks] == [1, 1]
+    assert scores.views == 2
+    assert np.abs(scores.probabilities - mirror.probabilities).max() < 1e-6
+    assert count_second_views("mirror", network.preprocess) == 1
+    assert count_second_views("ten_crop", network.preprocess) == (9 if network.window == 2 else 10)
+
+
+def test_temperature_changes_no_ranking(network: Subject) -> None:
+    image = photograph(97, 61)
+    for merge in ("logits", "probabilities"):
+        answers = []
+        for temperature in (0.3, 1.0, 3.0):
+            context = network.context(merge=merge, fitted=PolicyCard(temperature=temperature))
+            scores, _ = run_policy(find_policy("multi_scale"), image, context, network.network)
+            answers.append(scores.probabilities)
+        assert len({tuple(np.argsort(answer)) for answer in answers}) == 1
+        assert answers[0].max() > answers[1].max() > answers[2].max()
 
 
 def test_adaptive_asks_whether_there_is_time(network: Subject) -> None:

@@ -85,6 +85,13 @@ def test_image_the_engine_fails_on_fails_alone() -> None:
             "scale",
             id="scale out of range",
         ),
+        pytest.param(
+            make_image(0),
+            ClassifyOptions(tta="center", scales=(256,)),
+            "bad-request",
+            "scales is for tta=multi_scale",
+            id="scales of a policy without",
+        ),
     ],
 )
 def test_refusal_says_whose_fault_it_is(image: bytes, options: ClassifyOptions, slug: str, says: str) -> None:
@@ -94,6 +101,7 @@ def test_refusal_says_whose_fault_it_is(image: bytes, options: ClassifyOptions, 
     assert isinstance(answer, Failure)
     assert answer.slug == slug
     assert says in answer.detail
+    assert (answer.field is None) == (slug != "bad-request")
 
 
 def test_view_over_the_limit_is_too_large() -> None:
