@@ -47,6 +47,7 @@ class WholeImage:
     """The cheapest policy there can be: the image is the view."""
 
     name = "center"
+    takes_scales = False
 
     def shapes(self, height: int, width: int, context: ViewContext) -> tuple[ViewShape, ...]:
         """One view of the image's size."""

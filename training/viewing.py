@@ -3,9 +3,11 @@
 images -> policy.look -> views of the same shape together -> engine -> scores, and the views' own logits
 """
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from itertools import groupby
+from itertools import groupby, islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +24,8 @@ from training.data.served import Pixels
 CHUNK = 50  # images looked at together
 MAX_VIEW_PIXELS = 50_000_000
 POOLS: tuple[PoolRule, ...] = ("window", "global")
+
+Pooled = dict[PoolRule, NDArray[np.float32]]  # of one image [V, M, K]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,19 +76,30 @@ def make_context(card: ModelCard, engine: Engine, tta: str, fitted: PolicyCard |
 
 
 def record_policy(tta: str, images: Iterable[Pixels], context: ViewContext, engine: Engine) -> Record:
-    """Look at every image under `tta`; raises EngineError, BadViewOption, ViewTooLarge."""
+    """Look at every image under `tta`, a chunk on each core.
+
+    Raises EngineError, BadViewOption, ViewTooLarge.
+    """
     # Under either pool rule the record holds both, for which the feature maps are needed.
     context = replace(context, keeps_features=context.pool == "global")
-    seen: list[_Seeing] = []
-    pooled: list[dict[PoolRule, NDArray[np.float32]]] = []
     contexts = {pool: replace(context, pool=pool) for pool in POOLS}
-    for chunk in _chunks(images):
-        seeing = _see(tta, chunk, context, engine)
-        for one in seeing:
-            pooled.append({pool: _pool(one.outputs, contexts[pool]) for pool in POOLS})
-            one.outputs.clear()  # feature maps are large
-        seen.extend(seeing)
-    scores = [one.scores for one in seen if one.scores is not None]
+
+    def record(chunk: list[Pixels]) -> list[tuple[Scores, Pooled]]:
+        """What is kept of each image: not its feature maps, which are large."""
+        return [
+            (one.scores, {pool: _pool(one.outputs, contexts[pool]) for pool in POOLS})
+            for one in _see(tta, chunk, context, engine)
+            if one.scores is not None
+        ]
+
+    cores = len(os.sched_getaffinity(0))
+    chunks = _chunks(images)
+    seen: list[tuple[Scores, Pooled]] = []
+    with ThreadPoolExecutor(cores) as lanes:
+        while group := list(islice(chunks, cores)):
+            for recorded in lanes.map(record, group):
+                seen.extend(recorded)
+    scores, pooled = [one for one, _ in seen], [one for _, one in seen]
     views = np.array([score.views for score in scores], np.int64)
     same = len(set(views.tolist())) == 1
     return Record(
