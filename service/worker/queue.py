@@ -17,6 +17,12 @@ from service.worker.costs import CostModel
 from service.worker.decodes import DecodeQueue
 from service.worker.request import Request
 
+# One lone batch in so many is computed the way that is predicted to be slower, and so measured: other
+# programs at warm-up may have made it look slow, and what is never taken would never look better. Each such
+# batch moves the prediction by SMOOTHING (costs.py), so that a way which looked twice too slow is found in
+# seconds.
+TRY_OTHER = 32
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -56,9 +62,11 @@ class WorkQueue:
         self._backlog = backlog
         self._decodes = DecodeQueue(limits.max_decode_bytes)
         self._batcher = Batcher()
-        self._changed = threading.Condition(threading.Lock())
-        self._idle = 0
+        self._lock = threading.Lock()
+        self._wakes = [threading.Condition(self._lock) for _ in range(limits.lanes)]
+        self._idle: list[int] = []  # the last to have worked is woken first: its core's caches are warm
         self._batches = 0
+        self._lone_batches = 0
         self._is_stopping = False
 
     def wait_ms(self) -> float:
@@ -73,28 +81,26 @@ class WorkQueue:
 
     def add(self, requests: Sequence[Request]) -> None:
         """Accept requests."""
-        with self._changed:
+        with self._lock:
             for request in requests:
                 self._backlog.arrive(request)
                 self._decodes.add(request)
-            if self._idle:
-                self._changed.notify(len(requests))
+            self._wake(len(requests))
 
     def take(self, lane: int) -> Task | None:
         """The next task for `lane`, waiting for one if need be; None when the worker stops."""
-        with self._changed:
+        with self._lock:
             while (task := self._choose(lane)) is None:
                 if self._is_stopping:
                     return None
-                self._idle += 1
-                self._changed.wait()
-                self._idle -= 1
+                self._idle.append(lane)
+                self._wakes[lane].wait()
             self._wake_idle()
             return task
 
     def reserve(self, lane: int, request: Request, size_bytes: int) -> bool:
         """Room for decoding an image; False: it went back into the queue, `lane` does something else."""
-        with self._changed:
+        with self._lock:
             if self._decodes.reserve(request, size_bytes):
                 return True
             self._decodes.end(request)
@@ -104,7 +110,7 @@ class WorkQueue:
 
     def end_decode(self, lane: int, request: Request, look: Look | None) -> None:
         """A decode is over; `look` are the first views, None if it failed and is being answered."""
-        with self._changed:
+        with self._lock:
             self._decodes.end(request)
             self._backlog.end_decode(lane, request)
             if look is None or not request.is_open:
@@ -115,7 +121,7 @@ class WorkQueue:
 
     def end_batch(self, lane: int, again: Iterable[tuple[Request, Look]], done: Iterable[Request]) -> None:
         """A batch is over: `again` want another look, `done` are about to be answered."""
-        with self._changed:
+        with self._lock:
             self._batches -= 1
             self._backlog.end(lane)
             for request in done:
@@ -126,16 +132,16 @@ class WorkQueue:
 
     def forget(self, requests: Iterable[Request]) -> None:
         """These are answered, or nobody waits for them; what they held is free once no lane works on it."""
-        with self._changed:
+        with self._lock:
             for request in requests:
                 self._forget(request)
             self._wake_idle()
 
     def stop(self) -> None:
         """Let every lane end once nothing is left to do."""
-        with self._changed:
+        with self._lock:
             self._is_stopping = True
-            self._changed.notify_all()
+            self._wake(len(self._idle))
 
     def _forget(self, request: Request) -> None:
         self._backlog.forget(request)
@@ -152,7 +158,11 @@ class WorkQueue:
 
     def _wake_idle(self) -> None:
         if self._idle and (self._decodes or self._batcher):
-            self._changed.notify()
+            self._wake(1)
+
+    def _wake(self, lanes: int) -> None:
+        for _ in range(min(lanes, len(self._idle))):
+            self._wakes[self._idle.pop()].notify()
 
     def _choose(self, lane: int) -> Task | None:
         now = time.monotonic()
@@ -197,7 +207,8 @@ class WorkQueue:
         """How many views a batch of `bucket` may take, and on how many threads it runs.
 
         Idle lanes get their share of what there is, so that one lane does not run all of it while another
-        waits. Work that is alone goes on every core at once where that is predicted to end sooner.
+        waits. Work that is alone goes on every core at once where that is predicted to end sooner; now and
+        then the other way, since a way that is never taken is never measured again.
         """
         limits, shape = self._limits, bucket.key[1]
         full = min(costs.full_views(shape), costs.fit(shape, limits.batch_budget_ms))
@@ -207,7 +218,9 @@ class WorkQueue:
         share = min(full, -(-bucket.views // free))
         is_alone = free == limits.batches and not self._decodes and not self._decodes.running
         if is_alone and bucket.views <= full * limits.lanes:
+            self._lone_batches += 1
             wide_ms = costs.predict(shape, bucket.views, limits.lanes)
-            if wide_ms < costs.predict(shape, share):
+            is_wide = wide_ms < costs.predict(shape, share)
+            if is_wide != (self._lone_batches % TRY_OTHER == 0):
                 return bucket.views, limits.lanes
         return share, 1

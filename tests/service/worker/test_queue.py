@@ -6,7 +6,7 @@ import pytest
 
 from service.worker.backlog import Backlog
 from service.worker.batcher import Batch, Shape
-from service.worker.queue import Decode, Expired, Limits, WorkQueue
+from service.worker.queue import TRY_OTHER, Decode, Expired, Limits, WorkQueue
 from service.worker.request import Request
 from tests.service.worker.parts import Line, make_costs, make_look
 
@@ -63,6 +63,21 @@ def test_lone_request_stays_on_one_core_if_that_is_faster(line: Line) -> None:
     queue.add([line.ask()])
     decode(queue, SHAPE)
     assert take_batch(queue).threads == 1
+
+
+def test_way_that_looked_slow_at_warm_up_is_tried_again(line: Line) -> None:
+    costs = make_costs(wide=1.5)
+    queue = WorkQueue(Limits(2, 2, 50.0, 50.0, MEGABYTE), {"fp32": costs}, Backlog({}, "center", lanes=2))
+    threads = []
+    for _ in range(20 * TRY_OTHER):
+        queue.add([line.ask()])
+        request = decode(queue, SHAPE)
+        batch = take_batch(queue)
+        costs.observe(SHAPE, 1, batch.threads, 1.0 if batch.threads == 1 else 0.6)
+        queue.end_batch(0, [], [request])
+        threads.append(batch.threads)
+    assert threads[: TRY_OTHER - 1] == [1] * (TRY_OTHER - 1)
+    assert threads[-TRY_OTHER + 1 :].count(2) >= TRY_OTHER - 2
 
 
 def test_two_requests_go_to_two_lanes(line: Line) -> None:
