@@ -7,117 +7,27 @@ Processor time per image (core-ms) stands beside: it compares the two even where
 """
 
 import argparse
-import importlib.metadata
 import json
-import os
-import platform
-import re
 import statistics
-import subprocess
 import tempfile
-import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-import simplejpeg  # type: ignore[import-untyped]  # ships stubs without py.typed
-from PIL import Image
-
 from bench.frames import WorkerProcess
-from models.card import ModelCard
-from models.decode import DecodeLimits, decode_image
-from models.engines.base import Engine, Placement
+from bench.images import make_images
+from bench.loop import Loop
+from bench.machine import describe_machine, probe
+from models.engines.base import Placement
 from models.engines.opening import open_engine
 from models.repository import check_version
-from models.views import find_policy
-from models.views.base import Classifier, ViewContext, ViewOutput
 from service.messages import StartWorker
 from service.settings import Settings
 from service.types import ClassifyOptions
 
-IMAGES = 64
 BATCHES = (1, 2, 4, 8, 16)  # images a batch of the bare loop: one lane a core, one engine thread a lane
 CONCURRENCY = (1, 8, 32)
-
-
-@dataclass(frozen=True, slots=True)
-class Loop:
-    """The bare loop: `engine` at `precision`, images through the centre policy."""
-
-    card: ModelCard
-    engine: Engine
-    images: list[bytes]
-    precision: str
-
-    def run(self, lanes: int, threads: int, batch: int, seconds: float) -> float:
-        """Images a second of `lanes` threads, each decoding `batch` images and computing them together."""
-        until = time.monotonic() + seconds
-        counts = [0] * lanes
-        runners = [
-            threading.Thread(target=self._run_lane, args=(lane, threads, batch, until, counts))
-            for lane in range(lanes)
-        ]
-        started = time.monotonic()
-        for runner in runners:
-            runner.start()
-        for runner in runners:
-            runner.join()
-        return sum(counts) / (time.monotonic() - started)
-
-    def _run_lane(self, lane: int, threads: int, batch: int, until: float, counts: list[int]) -> None:
-        policy, limits, context = find_policy("center"), DecodeLimits(), self._context()
-        at = lane * batch
-        while time.monotonic() < until:
-            looks = []
-            for index in range(at, at + batch):
-                pixels = decode_image(self.images[index % len(self.images)], limits).pixels
-                looks.append(policy.look(pixels, context))
-            views = [next(look).views[0] for look in looks]
-            output = self.engine.infer(np.stack(views), threads=threads)
-            for look, logits in zip(looks, output.logits, strict=True):
-                try:
-                    look.send([ViewOutput(logits, None)])
-                except StopIteration:
-                    counts[lane] += 1
-            at += batch
-
-    def _context(self) -> ViewContext:
-        fitted = self.card.policy("center")
-        return ViewContext(
-            self.card.preprocess,
-            self.card.window,
-            Classifier(*self.engine.classifier),
-            fitted,
-            fitted.merge,
-            fitted.pool,
-            4_000_000,
-        )
-
-
-def make_images(side: int, quality: int) -> list[bytes]:
-    """JPEGs with the detail of photographs: noise of every size, summed."""
-    random = np.random.default_rng(0)
-    images = []
-    for _ in range(IMAGES):
-        total = np.zeros((side, side, 3), np.float32)
-        for cells in (4, 8, 16, 32, 64, 128):
-            noise = Image.fromarray(random.integers(0, 256, (cells, cells, 3), np.uint8))
-            total += np.asarray(noise.resize((side, side), Image.Resampling.BICUBIC), np.float32)
-        pixels = np.ascontiguousarray(((total / 6 - 128) * 2 + 128).clip(0, 255).astype(np.uint8))
-        images.append(simplejpeg.encode_jpeg(pixels, quality=quality))
-    return images
-
-
-def probe() -> float:
-    """A fixed piece of arithmetic, times a second: what this machine gives at the moment."""
-    matrix = np.ones((256, 256), np.float32)
-    started = time.perf_counter()
-    for _ in range(100):
-        matrix = matrix @ matrix * np.float32(1 / 256)
-    return 100 / (time.perf_counter() - started)
 
 
 def main() -> None:
@@ -132,7 +42,7 @@ def main() -> None:
     asked = parser.parse_args()
     version = check_version(asked.version.absolute())
     crop = version.card.preprocess.crop_px
-    images = make_images(crop if crop < 64 else 2 * crop, 85)
+    images = make_images(crop)
     size = statistics.mean(len(image) for image in images)
     engine = open_engine(version, Placement("cpu", asked.precision, asked.cores))
     loop = Loop(version.card, engine, images, asked.precision)
@@ -199,21 +109,6 @@ def report(rates: dict[str, list[float]]) -> None:
             share = f"  {medians[name] / bound:.3f} of the bare loop"
         low, high = min(rates[name]), max(rates[name])
         print(f"{name:32} {medians[name]:9.3f}  ({low:.3f} to {high:.3f}){share}")
-
-
-def describe_machine() -> dict[str, object]:
-    """What a figure must be read with."""
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout
-    model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
-    return {
-        "processor": model[1] if model else platform.processor(),
-        "cores": os.cpu_count(),
-        "load": os.getloadavg(),
-        "python": platform.python_version(),
-        "onnxruntime": importlib.metadata.version("onnxruntime"),
-        "commit": commit.strip(),
-        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-    }
 
 
 if __name__ == "__main__":

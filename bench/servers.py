@@ -1,0 +1,119 @@
+"""Servers as benchmarks start them: from a command to its first answer; memory, processor time, its end."""
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.load import Endpoint
+
+START_S = 120.0
+STOP_S = 20.0
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """One that answered; `start_s` from its start to its first answer of status 200."""
+
+    process: subprocess.Popen[bytes]
+    start_s: float
+
+    def list_pids(self) -> list[int]:
+        """Every process of its session, the children's children included."""
+        session = self.process.pid
+        return [pid for pid in _list_all() if _read_session(pid) == session]
+
+    def pss_mb(self) -> float:
+        """Its memory, pages that its processes share counted once (proportional set size)."""
+        kilobytes = 0
+        for pid in self.list_pids():
+            try:
+                rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+            except OSError:
+                continue
+            kilobytes += next(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:"))
+        return kilobytes / 1024
+
+    def cpu_s(self) -> float:
+        """Processor seconds of its living processes so far."""
+        ticks = 0
+        for pid in self.list_pids():
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])  # utime and stime, proc(5)
+        return ticks / os.sysconf("SC_CLK_TCK")
+
+
+@contextmanager
+def run_server(
+    command: Sequence[str], endpoint: Endpoint, image: bytes, extra: Mapping[str, str] | None = None
+) -> Iterator[Server]:
+    """Start `command`, yield it once it has answered `image`, end its whole session."""
+    began = time.perf_counter()
+    environment = os.environ | dict(extra or {})
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=environment,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    server = Server(process, 0.0)
+    try:
+        _wait_first_answer(process, endpoint, image)
+        yield Server(process, round(time.perf_counter() - began, 3))
+    finally:
+        _end(server)
+
+
+def find_port() -> int:
+    """One that is free."""
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port: int = sock.getsockname()[1]
+        return port
+
+
+def _wait_first_answer(process: subprocess.Popen[bytes], endpoint: Endpoint, image: bytes) -> None:
+    request = endpoint.write_request(image)
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise RuntimeError(f"{process.args!r} ended with status {process.returncode}")
+        try:
+            with socket.create_connection(("127.0.0.1", endpoint.port), timeout=30) as sock:
+                sock.sendall(request)
+                if sock.recv(1 << 16).startswith(b"HTTP/1.1 200"):
+                    return
+        except OSError:
+            pass
+        time.sleep(0.01)
+    raise RuntimeError(f"{process.args!r} did not answer within {START_S:.0f} s")
+
+
+def _end(server: Server) -> None:
+    server.process.send_signal(signal.SIGTERM)
+    with suppress(subprocess.TimeoutExpired):
+        server.process.wait(STOP_S)
+    for pid in server.list_pids():
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+    server.process.wait()
+
+
+def _list_all() -> list[int]:
+    return [int(one.name) for one in Path("/proc").iterdir() if one.name.isdigit()]
+
+
+def _read_session(pid: int) -> int:
+    try:
+        return os.getsid(pid)
+    except OSError:
+        return -1
