@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from bench.frames import WorkerProcess
-from bench.images import make_images
+from bench.images import make_images_for
 from bench.loop import Loop
 from bench.machine import describe_machine, probe
 from models.engines.base import Placement
@@ -42,7 +42,7 @@ def main() -> None:
     asked = parser.parse_args()
     version = check_version(asked.version.absolute())
     crop = version.card.preprocess.crop_px
-    images = make_images(crop)
+    images = make_images_for(crop)
     size = statistics.mean(len(image) for image in images)
     engine = open_engine(version, Placement("cpu", asked.precision, asked.cores))
     loop = Loop(version.card, engine, images, asked.precision)

@@ -11,6 +11,8 @@ from typing import cast
 
 import uvloop
 
+LAST_CHUNK = b"\r\n0\r\n\r\n"
+
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
@@ -78,13 +80,19 @@ class Caller(asyncio.Protocol):
         """More of an answer."""
         self._got += data
         if not self._wants:
-            end = self._got.find(b"\r\n\r\n")
-            if end < 0:
-                return
-            length = bytes(self._got[:end]).lower().partition(b"content-length:")[2].partition(b"\r\n")[0]
-            self._wants = end + 4 + int(length)
-        if len(self._got) >= self._wants:
+            self._wants = self._read_size()
+        if self._wants and len(self._got) >= self._wants:
             self._note()
+
+    def _read_size(self) -> int:
+        """Bytes of the answer, its head included; 0 while they are not known."""
+        end = self._got.find(b"\r\n\r\n")
+        if end < 0:
+            return 0
+        head = bytes(self._got[:end]).lower()
+        if b"transfer-encoding: chunked" in head:
+            return len(self._got) if self._got.endswith(LAST_CHUNK) else 0
+        return end + 4 + int(head.partition(b"content-length:")[2].partition(b"\r\n")[0])
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The end, wanted or not."""

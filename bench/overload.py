@@ -22,7 +22,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from bench.engines import make_images, probe
+from bench.images import make_images
+from bench.machine import probe
 from service.client.load import Report, Target, run_closed, run_open
 from tests.serving import Service, run_service
 

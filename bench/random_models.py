@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.images import make_images
+from bench.images import make_images_for
 from models.card import ModelCard
 from models.checkpoints.export import export_version
 from models.checkpoints.int8 import quantize_version
@@ -29,7 +29,7 @@ def write_random(name: str, folder: Path) -> ModelVersion:
     card = random_card(name, architecture, classes)
     with tempfile.TemporaryDirectory() as scratch:
         plain = export_version(random_network(architecture, classes), card, Path(scratch))
-        images = make_images(card.preprocess.crop_px, 16)
+        images = make_images_for(card.preprocess.crop_px, 16)
         views = [view for image in images for view in _cut(card, image)]
         return quantize_version(plain, views, folder)
 

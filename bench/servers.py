@@ -25,9 +25,12 @@ class Server:
     start_s: float
 
     def list_pids(self) -> list[int]:
-        """Every process of its session, the children's children included."""
-        session = self.process.pid
-        return [pid for pid in _list_all() if _read_session(pid) == session]
+        """Itself and every process that descends from it."""
+        parents = {pid: parent for pid in _list_all() if (parent := _read_parent(pid)) is not None}
+        found = [self.process.pid]
+        for pid in found:
+            found += [child for child, parent in parents.items() if parent == pid]
+        return found
 
     def pss_mb(self) -> float:
         """Its memory, pages that its processes share counted once (proportional set size)."""
@@ -97,14 +100,13 @@ def _wait_first_answer(process: subprocess.Popen[bytes], endpoint: Endpoint, ima
 
 
 def _end(server: Server) -> None:
+    pids = server.list_pids()
     server.process.send_signal(signal.SIGTERM)
     with suppress(subprocess.TimeoutExpired):
         server.process.wait(STOP_S)
-    for pid in server.list_pids():
-        try:
+    for pid in pids[1:]:  # within seconds, no other process has got such a number
+        with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
     server.process.wait()
 
 
@@ -112,8 +114,8 @@ def _list_all() -> list[int]:
     return [int(one.name) for one in Path("/proc").iterdir() if one.name.isdigit()]
 
 
-def _read_session(pid: int) -> int:
+def _read_parent(pid: int) -> int | None:
     try:
-        return os.getsid(pid)
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
     except OSError:
-        return -1
+        return None

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.batches import BatchCounts, read_batches
-from bench.images import make_images
+from bench.images import make_images_for
 from bench.load import Endpoint, run_load
 from bench.loop import Loop
 from bench.machine import describe_machine, probe
@@ -172,7 +172,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="keep the raw rounds as JSON")
     asked = parser.parse_args()
     version = ModelRepository([asked.repository]).find(asked.model)
-    images = make_images(version.card.preprocess.crop_px)
+    images = make_images_for(version.card.preprocess.crop_px)
     result: Round = describe_machine() | {
         "model": version.reference,
         "architecture": version.card.architecture,

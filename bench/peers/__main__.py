@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.images import make_images
+from bench.images import make_images_for
 from bench.load import Endpoint, run_load
 from bench.machine import describe_machine, probe
 from bench.quietness import Quietness
@@ -149,7 +149,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="raw rounds as JSON")
     asked = parser.parse_args()
     version = ModelRepository([asked.repository]).find(asked.model)
-    images = make_images(version.card.preprocess.crop_px)
+    images = make_images_for(version.card.preprocess.crop_px)
     arena = Arena(version, images, asked.python, asked.seconds)
     result: Round = describe_machine() | {
         "model": version.reference,

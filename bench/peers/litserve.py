@@ -1,8 +1,7 @@
 """LitServe: a LitAPI with batching; the image comes as an uploaded file."""
 
-from typing import Any
-
 import litserve as ls  # type: ignore[import-not-found]  # only in the peers' environment
+from fastapi import Request
 from torch import Tensor
 
 from bench.peers.job import Answer, ImageJob, read_arguments
@@ -22,8 +21,8 @@ class ImageApi(ls.LitAPI):  # type: ignore[misc]  # untyped here
         """Load the model in the worker."""
         self._job = ImageJob(self._version_dir)
 
-    def decode_request(self, request: Any) -> Tensor:
-        """The form's file to a tensor; LitServe stacks them."""
+    def decode_request(self, request: Request) -> Tensor:
+        """The form's file to a tensor; LitServe reads the form, and stacks tensors."""
         return self._job.decode(request["img"].file.read())
 
     def predict(self, batch: Tensor) -> Tensor:
