@@ -10,20 +10,17 @@ swaps to the last.
 """
 
 import argparse
-import collections
 import statistics
 import sys
 import tempfile
-import threading
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
+from bench.callers import Callers
 from models.repository import check_version, write_version
-from service.client import Client
 from service.client.versions import VersionsClient
-from service.errors import ServiceError
 from tests.serving import PHOTOGRAPHS, Service, run_service
 
 ZOO = Path(__file__).resolve().parent.parent / "models/zoo"
@@ -31,32 +28,6 @@ TOKEN = "trial"
 WAIT_S = 120.0
 POLL_S = 0.05
 MAX_GROWTH = 0.1
-
-
-@dataclass(slots=True)
-class Callers:
-    """Threads that ask again as soon as they are answered, without retries; counts by kind of ending."""
-
-    outcomes: collections.Counter[str] = field(default_factory=collections.Counter)
-    versions: collections.Counter[int] = field(default_factory=collections.Counter)
-    slowest_s: float = 0.0
-    is_over: bool = False
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def ask(self, url: str, image: Path) -> None:
-        """Until `is_over`."""
-        data = image.read_bytes()
-        with Client(url, attempts=1) as client:
-            while not self.is_over:
-                began = time.perf_counter()
-                try:
-                    version, outcome = client.classify(data).model.version, "answered"
-                except ServiceError as error:
-                    version, outcome = 0, type(error).__name__
-                with self._lock:
-                    self.outcomes[outcome] += 1
-                    self.versions[version] += 1
-                    self.slowest_s = max(self.slowest_s, time.perf_counter() - began)
 
 
 def read_memory(service: Service) -> float:
@@ -120,38 +91,26 @@ def run(swaps: int, callers: int) -> int:
         service = stack.enter_context(run_service(f"{ZOO}:{repository}", admin_token=TOKEN))
         admin = stack.enter_context(VersionsClient(f"http://{service.admin}", TOKEN))
         urls = [service.http, f"grpc://{service.grpc}"]
-        threads = [
-            threading.Thread(target=load.ask, args=(urls[number % 2], PHOTOGRAPHS / "cat.jpg"))
-            for number in range(callers)
-        ]
+        stack.enter_context(load.asking(urls, PHOTOGRAPHS / "cat.jpg", callers))
         began = time.monotonic()
-        for thread in threads:
-            thread.start()
-        try:
-            first = max(one.version for one in admin.list()) + 1
-            memory = []
-            for number in range(first, first + swaps):
-                memory.append(swap(service, admin, workshop, number, first))
-                print(f"swap {number - first + 1:3}  {memory[-1]:6.1f} MB", flush=True)
-        finally:
-            load.is_over = True
-            for thread in threads:
-                thread.join()
+        first = max(one.version for one in admin.list()) + 1
+        memory = []
+        for number in range(first, first + swaps):
+            memory.append(swap(service, admin, workshop, number, first))
+            print(f"swap {number - first + 1:3}  {memory[-1]:6.1f} MB", flush=True)
         took_s = time.monotonic() - began
     return tell(load, memory, took_s, swaps // 5)
 
 
 def tell(load: Callers, memory: list[float], took_s: float, rollbacks: int) -> int:
     """Print the figures; returns the exit code."""
-    asked = sum(load.outcomes.values())
-    failed = asked - load.outcomes["answered"]
     span = max(1, min(10, len(memory) // 2))
     early, late = statistics.mean(memory[:span]), statistics.mean(memory[-span:])
     print(f"{len(memory)} swaps and {rollbacks} rollbacks there and back in {took_s:.0f} s")
-    print(f"{asked} requests, {failed} failed: {dict(load.outcomes)}; slowest {load.slowest_s:.2f} s")
+    print(load.describe())
     print(f"answers came from {len(load.versions)} versions")
     print(f"memory: first {span} swaps {early:.1f} MB, last {span} {late:.1f} MB, most {max(memory):.1f} MB")
-    return int(failed > 0 or late > early * (1 + MAX_GROWTH))
+    return int(load.failed > 0 or late > early * (1 + MAX_GROWTH))
 
 
 def main() -> None:

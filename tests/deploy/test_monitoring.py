@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 import yaml
 
+from deploy.panels import fill, list_queries
+
 ROOT = Path(__file__).resolve().parents[2]
 ALERTS = ROOT / "deploy/prometheus/alerts.yml"
 RULES: list[dict[str, Any]] = [
@@ -129,3 +131,9 @@ def test_panels_do_not_overlap_and_have_their_own_ids() -> None:
 def test_promtool_agrees(arguments: list[str]) -> None:
     done = subprocess.run(["promtool", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_variables_are_filled_in_before_a_query_is_run() -> None:
+    queries = [fill(query) for _, query in list_queries()]
+    assert len(queries) == len([target for panel in PANELS for target in panel["targets"]])
+    assert not [query for query in queries if "$" in query]
