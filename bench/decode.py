@@ -60,12 +60,17 @@ class Round:
 
 
 def make_workloads() -> list[Workload]:
-    large = tuple(_fit_jpeg(path, 640, 100_000) for path in PHOTOGRAPHS[:10])
+    large = fit_jpegs()
     small = tuple(_fit_jpeg(path, 32, 1_000) for path in PHOTOGRAPHS)
     return [
         Workload("100 kB -> 224", 100_000, Preprocess(256, 224, ZERO, ONE), large),
         Workload("1 kB -> 32", 1_000, Preprocess(32, 32, ZERO, ONE), small),
     ]
+
+
+def fit_jpegs() -> tuple[bytes, ...]:
+    """Ten photographs as JPEG files of 640 x 480 pixels and about 100 kB."""
+    return tuple(_fit_jpeg(path, 640, 100_000) for path in PHOTOGRAPHS[:10])
 
 
 def _fit_jpeg(path: Path, side: int, target_bytes: int) -> bytes:

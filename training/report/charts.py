@@ -30,26 +30,38 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Axes:
-    """A chart's title, the names of both axes, and the range of y if it is fixed."""
+    """A chart's title, the names of both axes, the range of y if it is fixed, whether y is logarithmic."""
 
     title: str
     x: str
     y: str
     y_range: tuple[float, float] | None = None
+    is_log: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class _Scale:
-    """Values of an axis onto pixels: `low` lies at `first_px`, `high` at `last_px`."""
+    """Values of an axis onto pixels: `low` lies at `first_px`, `high` at `last_px`; a log one has low > 0."""
 
     low: float
     high: float
     first_px: float
     last_px: float
+    is_log: bool = False
 
     def place(self, value: float) -> float:
         inside = min(max(value, self.low), self.high)
-        return self.first_px + (inside - self.low) / (self.high - self.low) * (self.last_px - self.first_px)
+        share = (inside - self.low) / (self.high - self.low)
+        if self.is_log:
+            share = math.log(inside / self.low) / math.log(self.high / self.low)
+        return self.first_px + share * (self.last_px - self.first_px)
+
+    def ticks(self) -> list[float]:
+        if not self.is_log:
+            return choose_ticks(self.low, self.high)
+        powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)))
+        marks = [factor * 10.0**power for power in powers for factor in (1, 2, 5)]
+        return [mark for mark in marks if self.low <= mark <= self.high]
 
 
 def draw_lines(lines: Sequence[Line], axes: Axes) -> str:
@@ -60,7 +72,8 @@ def draw_lines(lines: Sequence[Line], axes: Axes) -> str:
     xs = [x for line in drawn for x, _ in line.points]
     ys = [y for line in drawn for _, y in line.points]
     across = _Scale(*_bounds(xs), LEFT, WIDTH - RIGHT)
-    up = _Scale(*(axes.y_range or _bounds(ys)), HEIGHT - BOTTOM, TOP)
+    span = (min(ys) * 0.9, max(ys) * 1.1) if axes.is_log else axes.y_range or _bounds(ys)
+    up = _Scale(*span, HEIGHT - BOTTOM, TOP, axes.is_log)
     named = [line for line in drawn if line.name]
     parts = [_frame(axes, across, up), *(_stroke(line, across, up) for line in drawn)]
     parts += [_legend(line, number) for number, line in enumerate(named)]
@@ -109,11 +122,11 @@ def _frame(axes: Axes, across: _Scale, up: _Scale) -> str:
         f'<text transform="translate(11 {(TOP + HEIGHT - BOTTOM) // 2}) rotate(-90)" text-anchor="middle">'
         f"{escape(axes.y)}</text>",
     ]
-    for tick in choose_ticks(up.low, up.high):
+    for tick in up.ticks():
         y = up.place(tick)
         parts.append(f'<path d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}" stroke="#ddd"/>')
         parts.append(f'<text x="{LEFT - 5}" y="{y + 4:.1f}" text-anchor="end">{tick:g}</text>')
-    for tick in choose_ticks(across.low, across.high):
+    for tick in across.ticks():
         x = across.place(tick)
         parts.append(f'<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{tick:g}</text>')
     return "".join(parts)

@@ -56,7 +56,7 @@ def draw_responses(runs: Sequence[Diagnosis]) -> list[str]:
             )
             for number, run in enumerate(runs)
         ]
-        return draw_lines(lines, Axes(title, x, "standard deviation"))
+        return draw_lines(lines, Axes(title, x, "standard deviation", is_log=True))
 
     return [
         panel("in the order of the layers", "3x3 layer", lambda run: run.responses),

@@ -37,9 +37,9 @@ STYLE = (
     "body{font:15px/1.45 system-ui,sans-serif;max-width:74em;margin:1.5em auto;padding:0 1em;color:#1a1a1a}"
     "table{border-collapse:collapse;font-size:13px}"
     "td,th{border:1px solid #ccc;padding:2px 7px;text-align:right}"
-    "svg{max-width:100%;height:auto}"
+    "svg{max-width:100%;min-width:400px;height:auto}p{overflow-wrap:anywhere}"
     ".wide{overflow-x:auto}.panels{display:flex;flex-wrap:wrap;gap:1em;align-items:flex-start}"
-    ".panels>*{flex:1 1 20em;max-width:560px;min-width:0}"
+    ".panels>*{flex:1 1 20em;max-width:560px;min-width:0;overflow-x:auto}"
     "figure{display:inline-block;width:92px;margin:3px;text-align:center;font-size:11px;vertical-align:top}"
     "img{image-rendering:pixelated;width:64px;height:64px;object-fit:contain}"
     "details{border-top:1px solid #ccc;padding:.5em 0}summary{font-weight:bold;cursor:pointer}"
@@ -131,8 +131,8 @@ def _details(run: Diagnosis, is_open: bool) -> str:
     summary = f"{escape(name_run(run))}: {run.test_error:.2f} % test error"
     return (
         f"<details{' open' if is_open else ''}><summary>{summary}</summary>{_facts(run)}"
-        f"<div class='panels'><div><h3>Reliability on the test images</h3>{_reliability(run)}</div>"
-        f"<div><h3>Confusion on the test images</h3><div class='wide'>{_confusion(run)}</div></div></div>"
+        f"<h3>Reliability on the test images</h3><div class='wide'>{_reliability(run)}</div>"
+        f"<h3>Confusion on the test images</h3><div class='wide'>{_confusion(run)}</div>"
         f"<h3>Worst mistakes</h3><p>True class, and the other one that was given.</p>{_mistakes(run)}"
         "</details>"
     )
