@@ -63,21 +63,28 @@ def test_the_paper_has_a_recipe_for_each_row() -> None:
     assert expected <= set(list_recipes())
 
 
-@pytest.mark.parametrize("name", [name for name in list_recipes() if name.startswith("cifar10/resnet")])
+@pytest.mark.parametrize(
+    "name", [name for name in list_recipes() if name.startswith(("cifar10/resnet", "cifar10/plain"))]
+)
 def test_cifar_figures_are_those_of_section_4_2(name: str) -> None:
     recipe = load_recipe(name)
     rule, schedule = recipe.optimizer, recipe.schedule
     assert (rule.batch, rule.lr, rule.momentum, rule.weight_decay) == (128, 0.1, 0.9, 1e-4)
     assert (schedule.milestones, schedule.factor, schedule.iterations) == ((32_000, 48_000), 0.1, 64_000)
     assert (recipe.augment.pad_px, recipe.augment.flip, recipe.data.mean) == (4, True, "pixel")
+    assert recipe.data.validation == 5000
+    assert recipe.network == f"{name.partition('/')[2]}-cifar"
     warmup = (0.01, 80) if recipe.network in ("resnet110-cifar", "resnet1202-cifar") else (None, None)
     assert (schedule.warmup_lr, schedule.warmup_until_error) == warmup
 
 
-@pytest.mark.parametrize("name", [name for name in list_recipes() if name.startswith("imagenet/resnet")])
+@pytest.mark.parametrize(
+    "name", [name for name in list_recipes() if name.startswith(("imagenet/resnet", "imagenet/plain"))]
+)
 def test_imagenet_figures_are_those_of_section_3_4(name: str) -> None:
     recipe = load_recipe(name)
     rule, augment, schedule = recipe.optimizer, recipe.augment, recipe.schedule
     assert (rule.batch, rule.lr, rule.momentum, rule.weight_decay) == (256, 0.1, 0.9, 1e-4)
     assert (augment.shorter_side_px, augment.crop_px, augment.lighting) == ((256, 480), 224, 0.1)
+    assert (augment.flip, recipe.data.mean) == (True, "pixel")
     assert (schedule.kind, schedule.factor, schedule.iterations) == ("plateau", 0.1, 600_000)

@@ -114,6 +114,26 @@ def test_a_killed_process_goes_on_where_it_was(data: Path, whole: Path, tmp_path
     assert evaluations == sorted(set(evaluations)), "an evaluation was logged twice"
 
 
+@pytest.mark.parametrize("last_step", [STEPS, 2], ids=["in one go", "stopped within the warm-up"])
+def test_the_warm_up_of_110_layers_ends_with_the_training_error(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last_step: int
+) -> None:
+    """Any error is below 101 %, none below 0: the rate rises as soon as it may, or never. Section 4.2."""
+    monkeypatch.setattr("training.schedule.WARMUP_WINDOW", 6)
+    for limit, expected in ((101, [0.01, 0.2, 0.2, 0.2]), (0, [0.01, 0.01, 0.01, 0.01])):
+        recipe = tiny_recipe(
+            *("schedule.kind=step", "schedule.warmup_iterations=0", "schedule.warmup_lr=0.01"),
+            *(f"schedule.warmup_until_error={limit}", "run.checkpoint_every_steps=1"),
+        )
+        directory = tmp_path / str(limit)
+        if last_step < STEPS:
+            with pytest.raises(Killed):
+                train(recipe, data, directory, CPU, Watcher(last_step))
+        train(recipe, data, directory, CPU, Watcher())
+        lines = [line for line in read_journal(directory / "metrics.jsonl") if line["event"] == "evaluation"]
+        assert [line["lr"] for line in lines] == expected
+
+
 def test_another_recipe_is_kept_out_of_the_directory(data: Path, whole: Path) -> None:
     with pytest.raises(RunMismatch, match="choose another --out"):
         train(tiny_recipe("optimizer.lr=0.3"), data, whole, CPU, Watcher())
