@@ -109,6 +109,10 @@ def list_options(settings: Settings) -> list[tuple[str, Any]]:
         ("grpc.max_connection_idle_ms", IDLE_S * 1000),
         ("grpc.keepalive_time_ms", PING_S * 1000),
         ("grpc.keepalive_timeout_ms", PING_TIMEOUT_S * 1000),
+        (
+            "grpc.http2.ping_timeout_ms",
+            PING_TIMEOUT_S * 1000,
+        ),  # else a minute, which counts more
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_recv_ping_interval_without_data_ms", CLIENT_PING_S * 1000),
     ]
