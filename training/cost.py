@@ -16,7 +16,7 @@ from training.data.served import OWN_FILES
 from training.viewing import CHUNK, look_at
 
 ROUNDS = 5  # interleaved, the median counts: processors change their frequency
-SAMPLE = 100  # images
+SAMPLE = 50  # images
 
 
 @dataclass(frozen=True, slots=True)
