@@ -19,9 +19,10 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """One that answered; `start_s` from its start to its first answer of status 200."""
+    """One that runs; `start_s`: from `began` to its first answer of status 200, or until it listened."""
 
     process: subprocess.Popen[bytes]
+    began: float
     start_s: float
 
     def list_pids(self) -> list[int]:
@@ -56,7 +57,17 @@ class Server:
 def run_server(
     command: Sequence[str], endpoint: Endpoint, image: bytes, extra: Mapping[str, str] | None = None
 ) -> Iterator[Server]:
-    """Start `command`, yield it once it has answered `image`, end its whole session."""
+    """Start `command`, yield it once it has answered `image`, end it and all that it started."""
+    with run_process(command, endpoint.port, extra) as server:
+        _wait_first_answer(server, endpoint, image)
+        yield Server(server.process, server.began, round(time.perf_counter() - server.began, 3))
+
+
+@contextmanager
+def run_process(
+    command: Sequence[str], port: int, extra: Mapping[str, str] | None = None
+) -> Iterator[Server]:
+    """Start `command`, yield it once it listens on `port`, end it and all that it started."""
     began = time.perf_counter()
     environment = os.environ | dict(extra or {})
     process = subprocess.Popen(
@@ -67,12 +78,12 @@ def run_server(
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    server = Server(process, 0.0)
     try:
-        _wait_first_answer(process, endpoint, image)
-        yield Server(process, round(time.perf_counter() - began, 3))
+        while not _is_listening(port):
+            _check_start(process, began)
+        yield Server(process, began, round(time.perf_counter() - began, 3))
     finally:
-        _end(server)
+        _end(Server(process, began, 0.0))
 
 
 def find_port() -> int:
@@ -82,21 +93,29 @@ def find_port() -> int:
         return port
 
 
-def _wait_first_answer(process: subprocess.Popen[bytes], endpoint: Endpoint, image: bytes) -> None:
+def _wait_first_answer(server: Server, endpoint: Endpoint, image: bytes) -> None:
     request = endpoint.write_request(image)
-    deadline = time.monotonic() + START_S
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            raise RuntimeError(f"{process.args!r} ended with status {process.returncode}")
-        try:
-            with socket.create_connection(("127.0.0.1", endpoint.port), timeout=30) as sock:
-                sock.sendall(request)
-                if sock.recv(1 << 16).startswith(b"HTTP/1.1 200"):
-                    return
-        except OSError:
-            pass
-        time.sleep(0.01)
-    raise RuntimeError(f"{process.args!r} did not answer within {START_S:.0f} s")
+    while True:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", endpoint.port), timeout=30) as sock:
+            sock.sendall(request)
+            if sock.recv(1 << 16).startswith(b"HTTP/1.1 200"):
+                return
+        _check_start(server.process, server.began)
+
+
+def _is_listening(port: int) -> bool:
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=30):
+        return True
+    return False
+
+
+def _check_start(process: subprocess.Popen[bytes], began: float) -> None:
+    """Wait a little; raises RuntimeError if it has ended or takes too long."""
+    if process.poll() is not None:
+        raise RuntimeError(f"{process.args!r} ended with status {process.returncode}")
+    if time.perf_counter() - began > START_S:
+        raise RuntimeError(f"{process.args!r} did not answer within {START_S:.0f} s")
+    time.sleep(0.01)
 
 
 def _end(server: Server) -> None:

@@ -115,11 +115,11 @@ def run_rounds(
         return {"start_s": server.start_s, "pss_mb": round(server.pss_mb(), 1)}
 
 
-def serve_command(port: int, repository: Path, model: str) -> list[str]:
+def serve_command(port: int, repository: Path, model: str, grpc_port: int = 0) -> list[str]:
     """The service as a user starts it, on `port`, serving `model` alone."""
     options = {
         "http-port": port,
-        "grpc-port": 0,
+        "grpc-port": grpc_port,
         "admin-port": 0,
         "model-repository": repository,
         "models": model,
