@@ -111,7 +111,7 @@ class Classifier:
             if link is not None:
                 self._check_wait(model, link, deadline)
         except ServiceError as error:
-            self._metrics.images.count_failure(self.label_of(options.model), error.slug)
+            self._metrics.images.count_failure(self.label_of(options.model), error.slug, 0.0)
             raise
 
     async def classify(self, request: ClassifyRequest) -> Classification:
@@ -120,7 +120,8 @@ class Classifier:
         try:
             return await self._fly(await self._start_flight(request, arrived))
         except ServiceError as error:
-            self._metrics.images.count_failure(self.label_of(request.options.model), error.slug)
+            took_s = time.monotonic() - arrived
+            self._metrics.images.count_failure(self.label_of(request.options.model), error.slug, took_s)
             raise
 
     def list_models(self) -> list[ModelSummary]:

@@ -55,6 +55,12 @@ class ImageMetrics:
             multiprocess_mode="max",
             registry=None,
         )
+        self.failed = Counter(
+            "resnet_failed_seconds",
+            "From the arrival of images to the errors they ended with.",
+            ["model"],
+            registry=None,
+        )
         self._models: dict[str, _ModelImages] = {}
 
     def expect(self, model: str) -> None:
@@ -86,9 +92,10 @@ class ImageMetrics:
             best.inc()
             children.probability.observe(top.probability)
 
-    def count_failure(self, model: str, slug: str) -> None:
-        """One image ended with that error."""
+    def count_failure(self, model: str, slug: str, took_s: float) -> None:
+        """One image ended with that error after `took_s` seconds."""
         self.images.labels(model, slug).inc()
+        self.failed.labels(model).inc(took_s)
 
     @staticmethod
     def _seconds(stage: str, meaning: str, labels: Sequence[str] = ("model",)) -> Histogram:

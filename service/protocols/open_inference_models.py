@@ -48,9 +48,10 @@ def describe_config(model: ModelSummary) -> dict[str, Any]:
 
 
 def describe_statistics(model: ModelSummary, totals: ModelTotals) -> dict[str, Any]:
-    """What was inferred since the service started.
+    """What was inferred since the service started, as /metrics has it.
 
-    Counted by name: versions of one name share their counts.
+    Counted by name: versions of one name share their counts. An inference is an image, however many a request
+    brought; a batch's size is in views, and its images were decoded before they were batched.
     """
     stages = {
         "success": totals.total,
@@ -69,7 +70,15 @@ def describe_statistics(model: ModelSummary, totals: ModelTotals) -> dict[str, A
         "inference_stats": {
             name: {"count": count, "ns": int(seconds * 1e9)} for name, (count, seconds) in stages.items()
         },
-        "batch_stats": [],
+        "batch_stats": [
+            {
+                "batch_size": views,
+                "compute_input": {"count": count, "ns": 0},
+                "compute_infer": {"count": count, "ns": int(seconds * 1e9)},
+                "compute_output": {"count": count, "ns": 0},
+            }
+            for views, (count, seconds) in totals.sizes.items()
+        ],
     }
 
 

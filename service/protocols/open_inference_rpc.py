@@ -117,7 +117,6 @@ class InferenceServicer(pb_grpc.GRPCInferenceServiceServicer):
             for model in models:
                 totals = await asyncio.to_thread(self._context.metrics.sum_totals, model.name)
                 told.append(describe_statistics(model, totals))
-                del told[-1]["batch_stats"]
             return _fill(pb.ModelStatisticsResponse, {"model_stats": told})
 
         return await self._calls.answer(f"/{NAME}/ModelStatistics", context, work)

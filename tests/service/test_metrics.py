@@ -33,6 +33,7 @@ def test_counts_survive_a_kill_and_go_on_in_the_same_slot(tmp_path: Path) -> Non
     text = render_metrics(tmp_path).decode()
     assert 'resnet_batch_views_count{model="cifar10"} 9.0' in text
     assert 'resnet_batch_views_sum{model="cifar10"} 36.0' in text
+    assert 'resnet_batches_total{model="cifar10",views="4"} 9.0' in text
     assert 'resnet_batch_seconds_bucket{le="0.0025",model="cifar10"} 9.0' in text
     assert {name.rpartition("_")[2] for name in os.listdir(tmp_path)} == {"worker-0.db", "worker-1.db"}
 

@@ -95,6 +95,15 @@ class StagesBody(BaseModel):
     compute_output: DurationBody
 
 
+class BatchStatisticsBody(BaseModel):
+    """Batches of one size; images are decoded before they are batched."""
+
+    batch_size: int = Field(description="views")
+    compute_input: DurationBody
+    compute_infer: DurationBody
+    compute_output: DurationBody
+
+
 class ModelStatisticsBody(BaseModel):
     """One model; versions of one name share their counts."""
 
@@ -104,7 +113,7 @@ class ModelStatisticsBody(BaseModel):
     inference_count: int = Field(description="images")
     execution_count: int = Field(description="batches")
     inference_stats: StagesBody
-    batch_stats: list[dict[str, Any]]
+    batch_stats: list[BatchStatisticsBody]
 
 
 class StatisticsBody(BaseModel):

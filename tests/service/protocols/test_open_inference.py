@@ -270,6 +270,20 @@ def test_statistics_count_images(client: httpx.Client) -> None:
     assert stages["compute_infer"]["ns"] > 0
 
 
+def test_statistics_count_failures_and_how_long_they_took(client: httpx.Client) -> None:
+    def read() -> dict[str, int]:
+        [told] = client.get("/v2/models/cifar10/stats").json()["model_stats"]
+        found: dict[str, int] = told["inference_stats"]["fail"]
+        return found
+
+    before = read()
+    body = make_json([b"image"], [1], parameters={"precision": "int8"})  # which is not served
+    assert client.post(INFER, json=body).status_code == 400
+    after = read()
+    assert after["count"] == before["count"] + 1
+    assert after["ns"] > before["ns"]
+
+
 def test_requests_are_counted_with_their_model(client: httpx.Client) -> None:
     client.post(INFER, json=make_json([b"image"], [1]))
     line = 'resnet_requests_total{code="200",model="cifar10",protocol="http",route="/v2/models/{name}/infer"}'

@@ -52,6 +52,9 @@ def check_server(client: Any, *, is_http: bool) -> None:
     assert MODEL in [one["name"] for one in (index if is_http else index["models"])]
     [statistics] = client.get_inference_statistics(MODEL, version, **more)["model_stats"]
     assert int(statistics["inference_count"]) == int(statistics["inference_stats"]["success"]["count"])
+    sizes = statistics["batch_stats"]
+    assert sum(int(one["compute_infer"]["count"]) for one in sizes) == int(statistics["execution_count"])
+    assert all(int(one["compute_infer"]["ns"]) > 0 for one in sizes)
     assert client.get_inference_statistics(**more)["model_stats"]
 
 
