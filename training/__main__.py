@@ -12,7 +12,6 @@ from models.engines.base import EngineError
 from models.integrity import BadVersion
 from models.repository import ModelRepository, UnknownModel, VersionExists
 from models.views.base import BadViewOption, ViewTooLarge
-from training.data.cifar10 import load_cifar10
 from training.data.fetch import ARCHIVES, fetch_archive
 from training.disk import require_space
 from training.distributed import open_ranks
@@ -161,7 +160,7 @@ def finetune_command(
 
 @app.command("report")
 def report_command(
-    runs: Annotated[list[Path], typer.Argument(help="run directories of CIFAR-10")],
+    runs: Annotated[list[Path], typer.Argument(help="run directories, all of the data set in --data")],
     data: DataOption = Path("data"),
     out: Annotated[Path, typer.Option(help="the HTML file to write")] = Path("report.html"),
     figures: Annotated[
@@ -169,8 +168,7 @@ def report_command(
     ] = None,
 ) -> None:
     """Write what runs showed: table 6, figures 6 and 7, confusion, worst mistakes, reliability."""
-    _, test = load_cifar10(data)
-    diagnosed = [diagnose(run, test) for run in runs]
+    diagnosed = [diagnose(run, data) for run in runs]
     out.write_text(write_page(diagnosed), encoding="utf-8")
     if figures is not None:
         write_results(diagnosed, figures)

@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from models.networks import find_architecture
-from tests.training.making import Quiet, tiny_recipe, write_cifar10
-from training.data.cifar10 import load_cifar10
+from tests.training.making import Quiet, tiny_recipe, write_cifar10, write_photos
 from training.distributed import Ranks
+from training.recipe import load_recipe
 from training.report.charts import choose_ticks
 from training.report.diagnosis import Diagnosis, diagnose, norms_after_3x3
 from training.report.figures import compare_responses, draw_curves, watched_error
@@ -30,7 +30,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Diagnosis]:
     for seed in (0, 1):
         recipe = tiny_recipe(f"run.seed={seed}", "run.watch_test=true")
         train(recipe, data, home / str(seed), Ranks(torch.device("cpu")), Quiet())
-    return [diagnose(home / str(seed), load_cifar10(data)[1]) for seed in (0, 1)]
+    return [diagnose(home / str(seed), data) for seed in (0, 1)]
 
 
 def test_seeds_of_one_recipe_are_one_row_with_mean_and_spread(runs: list[Diagnosis]) -> None:
@@ -98,6 +98,16 @@ def test_ticks_are_round(low: float, high: float, ticks: list[float]) -> None:
 def as_network(run: Diagnosis, network: str) -> Diagnosis:
     """The same run as if it had been of `network`."""
     return replace(run, recipe=replace(run.recipe, network=network))
+
+
+def test_a_run_on_folders_is_reported_on_the_pictures_held_out(tmp_path: Path) -> None:
+    recipe = load_recipe("finetune/photos", ["run.workers=0", "schedule.epochs=1", "optimizer.batch=6"])
+    data = write_photos(tmp_path / "photos")
+    train(recipe, data, tmp_path / "run", Ranks(torch.device("cpu")), Quiet())
+    run = diagnose(tmp_path / "run", data)
+    assert (len(run.test), run.trained_images) == (3, 18)
+    assert run.test.images.shape[1:] == (32, 32, 3)
+    assert "<td>18</td>" in write_page([run])
 
 
 def test_every_wrong_picture_shown_is_wrong(runs: list[Diagnosis]) -> None:

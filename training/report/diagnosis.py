@@ -14,6 +14,7 @@ from training.data.arrays import LabelledImages
 from training.export import restore_network
 from training.journal import Value, read_journal
 from training.recipe import Recipe, parse_recipe
+from training.report.images import open_test_images
 from training.state import TrainState, load_state
 
 BATCH = 500
@@ -22,7 +23,10 @@ RESPONSE_IMAGES = 2000  # that the responses' deviation is measured on
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """One run. `probabilities`: float32 [N, K] on the test images; `responses`: see measure_responses."""
+    """One run. `probabilities`: float32 [N, K] on the test images; `responses`: see measure_responses.
+
+    `trained_images`: how many it learnt from.
+    """
 
     directory: Path
     recipe: Recipe
@@ -31,6 +35,7 @@ class Diagnosis:
     probabilities: NDArray[np.float32]
     test: LabelledImages
     responses: tuple[float, ...]
+    trained_images: int
 
     @property
     def test_error(self) -> float:
@@ -43,10 +48,11 @@ class Diagnosis:
         return [line for line in self.journal if line.get("event") == "evaluation"]
 
 
-def diagnose(directory: Path, test: LabelledImages) -> Diagnosis:
-    """Look at the best checkpoint of a run; raises BadCheckpoint."""
+def diagnose(directory: Path, data_root: Path) -> Diagnosis:
+    """Look at the best checkpoint of a run; raises BadCheckpoint, DataMissing."""
     state = load_state(directory / "best.pt")
     recipe = parse_recipe(state.recipe)
+    test, trained_images = open_test_images(recipe, data_root)
     network = restore_network(state, recipe)
     return Diagnosis(
         directory,
@@ -56,6 +62,7 @@ def diagnose(directory: Path, test: LabelledImages) -> Diagnosis:
         predict(network, test, state),
         test,
         measure_responses(network, test, state),
+        trained_images,
     )
 
 
