@@ -7,8 +7,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import grpc
 import pytest
+from google.protobuf import json_format
+from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf.message_factory import GetMessageClass
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 from service.protocols.options import PARAMETER_NAMES
 from service.protocols.status import STATUS
@@ -55,6 +61,44 @@ def test_an_example_works(service: Service, language: str, block: str) -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=60, check=False)
     assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-3000:]
     assert done.stdout
+
+
+def list_grpcurl_calls() -> list[list[str]]:
+    """The arguments of every grpcurl in the document, as a shell reads them."""
+    script = "".join(block for language, block in BLOCKS if language == "sh" and "grpcurl" in block)
+    tell = 'grpcurl() { printf "%s\\0" "$@"; printf "\\n"; }\n'
+    done = subprocess.run(
+        ["bash", "-c", tell + script], cwd=ROOT, capture_output=True, check=True, timeout=60
+    )
+    return [line.decode().split("\0")[:-1] for line in done.stdout.splitlines()]
+
+
+def call_as_grpcurl(channel: grpc.Channel, method: str, content: str) -> str:
+    """What grpcurl does: find the method by reflection, send JSON, return JSON."""
+    pool = DescriptorPool(ProtoReflectionDescriptorDatabase(channel))
+    service, _, name = method.partition("/")
+    found = pool.FindServiceByName(service).methods_by_name[name]
+    request = json_format.Parse(content, GetMessageClass(found.input_type)())
+    call: Any = channel.unary_unary(
+        f"/{method}",
+        request_serializer=lambda message: message.SerializeToString(),
+        response_deserializer=GetMessageClass(found.output_type).FromString,
+    )
+    return json_format.MessageToJson(call(request, timeout=30))
+
+
+def test_the_examples_of_grpcurl_are_what_reflection_offers(service: Service) -> None:
+    calls = list_grpcurl_calls()
+    with grpc.insecure_channel(service.grpc) as channel:
+        listed = ProtoReflectionDescriptorDatabase(channel).get_services()
+        for arguments in calls:
+            assert arguments[0] == "-plaintext"
+            content = arguments[arguments.index("-d") + 1] if "-d" in arguments else "{}"
+            if arguments[-1] != "list":
+                assert arguments[-1].partition("/")[0] in listed
+                assert len(call_as_grpcurl(channel, arguments[-1], content)) > 2
+    assert ["-plaintext", "localhost:8081", "list"] in calls
+    assert len(calls) >= 5
 
 
 def test_every_protocol_has_examples() -> None:

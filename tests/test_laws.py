@@ -173,8 +173,17 @@ def test_the_service_imports_where_only_its_lock_is_installed() -> None:
             "find_modules(service.protocols)",
             "onnxruntime PIL simplejpeg torch",
         ),
+        (
+            "import service.client, service.client.rpc, service.client.load, service.client.load_rpc",
+            "fastapi fsspec httptools msgspec onnxruntime prometheus_client pyarrow "
+            "python_multipart simplejpeg sqlalchemy starlette torch uvicorn uvloop",
+        ),
     ],
-    ids=["the supervisor loads no protocol and no engine", "a frontend never touches a pixel"],
+    ids=[
+        "the supervisor loads no protocol and no engine",
+        "a frontend never touches a pixel",
+        "the client loads nothing of the server",
+    ],
 )
 def test_a_process_loads_only_what_it_runs(imports: str, absent: str) -> None:
     loaded = f"import sys; print(*sorted(set({absent.split()!r}) & set(sys.modules)))"
