@@ -40,6 +40,9 @@ help: ## list the targets
 .venv/ready: requirements/dev.txt
 	$(call make_environment,.venv,to develop (about 3.2 GB to download: torch brings CUDA))
 
+.venv-ray/ready: requirements/ray.txt
+	$(call make_environment,.venv-ray,for Ray (about 220 MB to download))
+
 .PHONY: serve
 serve: .venv-serve/ready ## serve the shipped model on http://localhost:8080 (no torch)
 	@exec .venv-serve/bin/python -m service serve
@@ -63,6 +66,10 @@ test-cifar10: .venv/ready ## post CIFAR-10's 10,000 test images to the service (
 .PHONY: test-faults
 test-faults: .venv/ready ## kill workers under load for five minutes (FAULT_SECONDS=300)
 	@FAULT_SECONDS=$(or $(FAULT_SECONDS),300) .venv/bin/python -m pytest -s tests/faults
+
+.PHONY: test-ray
+test-ray: .venv/ready .venv-ray/ready ## kill one of two workers of a local Ray cluster half-way through a batch
+	@RAY=$(CURDIR)/.venv-ray/bin .venv/bin/python -m pytest -s tests/deploy/test_ray_cluster.py
 
 .PHONY: test-schema
 test-schema: .venv/ready ## try 10,000 made-up requests against the OpenAPI document
@@ -116,8 +123,9 @@ lock: .venv/ready ## lock requirements/*.txt anew (UPGRADE=--upgrade takes newer
 	@$(COMPILE) pyproject.toml --extra serve --extra test --constraint requirements/dev.txt \
 		--output-file requirements/test-service.txt
 	@$(COMPILE) pyproject.toml --extra serve --extra gpu --constraint requirements/dev.txt --output-file requirements/gpu.txt
+	@$(COMPILE) pyproject.toml --extra ray --constraint requirements/dev.txt --output-file requirements/ray.txt
 	@$(COMPILE) requirements/build.in --constraint requirements/dev.txt --output-file requirements/build.txt
 
 .PHONY: clean
 clean: ## remove the virtual environments and caches
-	rm -rf .venv .venv-serve .venv-test-service .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf .venv .venv-serve .venv-test-service .venv-ray .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -113,7 +113,7 @@ def test_a_lock_pins_every_package_with_a_hash(lock: Path) -> None:
     assert all("--hash=sha256:" in block for block in blocks)
 
 
-@pytest.mark.parametrize("name", ["serve.txt", "test-service.txt", "gpu.txt"])
+@pytest.mark.parametrize("name", ["serve.txt", "test-service.txt", "gpu.txt", "ray.txt"])
 def test_locks_agree_on_versions(name: str) -> None:
     everything = read_pins(ROOT / "requirements/dev.txt")
     pins = read_pins(ROOT / "requirements" / name)
@@ -131,6 +131,7 @@ def test_the_service_locks_leave_torch_out(name: str) -> None:
         ("serve.txt", ["client", "serve"]),
         ("test-service.txt", ["client", "serve", "test"]),
         ("gpu.txt", ["client", "serve", "gpu"]),
+        ("ray.txt", ["client", "serve", "ray"]),
         ("dev.txt", ["client", "serve", "test", "train", "dev"]),
     ],
 )

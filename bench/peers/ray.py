@@ -3,7 +3,7 @@
 import os
 import time
 
-import ray  # type: ignore[import-not-found]  # only in the peers' environment
+import ray
 import torch
 from ray import serve
 from starlette.requests import Request
