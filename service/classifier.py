@@ -23,6 +23,7 @@ from service.errors import (
     PoisonImage,
     ServiceError,
 )
+from service.fairness import FairLine, Share
 from service.fleet import RESPAWN_PATIENCE_S, Fleet, FleetMessage
 from service.links import Answer, LinkLost, WorkerLink
 from service.messages import Failure, ServedModel
@@ -39,6 +40,9 @@ from service.types import (
     TtaUse,
 )
 
+# What a worker has before it while others wait in the line of their keys: a batch to run and one to be made.
+ROOM_BATCHES = 2
+
 
 @dataclass(slots=True)
 class _Flight:
@@ -50,6 +54,7 @@ class _Flight:
     asked: str
     arrived: float
     is_suspect: bool = False
+    due: float | None = None
 
 
 class Classifier:
@@ -65,6 +70,7 @@ class Classifier:
         self._quarantine = Quarantine()
         self._budget = InflightBudget(settings.max_inflight_bytes, self._predict_retry_s)
         self._suspects_lock = asyncio.Lock()
+        self._lines: dict[str, FairLine] = {}  # by name@version; empty where keys are off
         self._is_draining = False
         self._is_refusing = False
 
@@ -109,7 +115,7 @@ class Classifier:
             self._gate.check_rate(caller)
             link = self._fleet.find_nearest(model)
             if link is not None:
-                self._check_wait(model, link, deadline)
+                self._check_wait(model, link, deadline, caller)
         except ServiceError as error:
             self._metrics.images.count_failure(self.label_of(options.model), error.slug, 0.0)
             raise
@@ -200,8 +206,20 @@ class Classifier:
 
     async def _fly(self, flight: _Flight) -> Classification:
         link = self._fleet.find_nearest(flight.model)
-        if link is not None:
-            self._admit(flight, link)
+        if link is None:
+            return await self._deliver(flight, link)
+        self._admit(flight, link)
+        if not flight.request.caller or flight.options.priority == "bulk":
+            return await self._deliver(flight, link)
+        line = self._find_line(flight.model)
+        await line.wait_turn(self._weigh(flight, link), flight.request.deadline)
+        flight.due = time.monotonic()  # by deadlines whoever waited longest in the line would go first again
+        try:
+            return await self._deliver(flight, self._fleet.find_nearest(flight.model))
+        finally:
+            line.leave()
+
+    async def _deliver(self, flight: _Flight, link: WorkerLink | None) -> Classification:
         while True:
             if link is None:
                 link = await self._wait_worker(flight)
@@ -211,10 +229,13 @@ class Classifier:
                 self._judge(flight, lost)
             link = None
 
-    def _check_wait(self, model: ServedModel, link: WorkerLink, deadline: float) -> float:
+    def _check_wait(self, model: ServedModel, link: WorkerLink, deadline: float, caller: str) -> float:
         """The predicted wait in milliseconds; raises Overloaded."""
         now = time.monotonic()
         wait_ms = link.predict_wait_ms(now)
+        if caller:
+            in_line_ms = self._find_line(model).predict_wait_ms(caller, self._gate.weigh(caller))
+            wait_ms += in_line_ms / max(1, self._fleet.count_workers(model))
         try:
             check_wait(wait_ms, self._settings.max_wait_ms, (deadline - now) * 1000)
         except Overloaded:
@@ -223,12 +244,29 @@ class Classifier:
         return wait_ms
 
     def _admit(self, flight: _Flight, link: WorkerLink) -> None:
-        wait_ms = self._check_wait(flight.model, link, flight.request.deadline)
+        wait_ms = self._check_wait(flight.model, link, flight.request.deadline, flight.request.caller)
         if self._settings.degrade and flight.options.priority != "bulk":  # a batch can wait instead
             used = choose_policy(flight.asked, link.cost_ms, wait_ms, self._settings.max_wait_ms)
             if used != flight.asked:
                 flight.options = replace(flight.options, tta=used, scales=None, merge=None, pool=None)
                 self._metrics.pressure.count_degraded(flight.model.name, flight.asked, used)
+
+    def _weigh(self, flight: _Flight, link: WorkerLink) -> Share:
+        caller, tta = flight.request.caller, flight.options.tta or flight.asked
+        cost_ms = link.cost_ms.get(tta) or link.cost_ms.get("center", 1.0)
+        return Share(caller, self._gate.weigh(caller), cost_ms)
+
+    def _find_line(self, model: ServedModel) -> FairLine:
+        def predict_wait_ms() -> float:
+            link = self._fleet.find_nearest(model)
+            return 0.0 if link is None else link.predict_wait_ms(time.monotonic())
+
+        key = f"{model.name}@{model.version}"
+        line = self._lines.get(key)
+        if line is None:
+            room_ms = ROOM_BATCHES * self._settings.batch_budget_ms
+            line = self._lines[key] = FairLine(predict_wait_ms, room_ms)
+        return line
 
     async def _wait_worker(self, flight: _Flight) -> WorkerLink:
         try:
@@ -241,14 +279,14 @@ class Classifier:
 
     async def _exchange(self, flight: _Flight, link: WorkerLink) -> Answer:
         if not flight.is_suspect:
-            return await link.exchange(flight.request, flight.options, False)
+            return await link.exchange(flight.request, flight.options, False, flight.due)
         left_s = max(0.0, flight.request.deadline - time.monotonic())
         try:
             # One suspect at a time, so that a death has one cause.
             async with asyncio.timeout(left_s), self._suspects_lock:
                 if not link.is_open:
                     raise LinkLost(is_suspect=False)
-                return await link.exchange(flight.request, flight.options, True)
+                return await link.exchange(flight.request, flight.options, True, flight.due)
         except TimeoutError:
             raise DeadlinePassed("the deadline passed before the image was classified") from None
 

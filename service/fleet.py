@@ -76,6 +76,10 @@ class Fleet:
         now = time.monotonic()
         return min(links, key=lambda link: link.predict_wait_ms(now))
 
+    def count_workers(self, model: ServedModel) -> int:
+        """How many workers of `model` take images."""
+        return sum(link.is_open for link in self.roster.list_links(model))
+
     async def wait_nearest(self, wanted: str, deadline: float) -> WorkerLink:
         """The nearest worker of what `wanted` means once there is one; raises DeadlinePassed, NoWorker.
 

@@ -80,7 +80,13 @@ class WorkerLink:
             return max(self._told_wait_ms, silent_ms - self._sent_since_ms) + self._sent_since_ms
         return max(0.0, self._told_wait_ms - silent_ms)
 
-    async def exchange(self, request: ClassifyRequest, options: ClassifyOptions, is_suspect: bool) -> Answer:
+    async def exchange(
+        self,
+        request: ClassifyRequest,
+        options: ClassifyOptions,
+        is_suspect: bool,
+        due: float | None = None,
+    ) -> Answer:
         """Send one image and wait for its answer. Raises LinkLost, DeadlinePassed; a cancelled caller cancels
         the work.
         """
@@ -95,7 +101,7 @@ class WorkerLink:
         self._waiting[id] = answer
         if options.priority != "bulk":  # bulk work gives way, so nobody waits for it
             self._sent_since_ms += self.cost_ms.get(options.tta or "", self.cost_ms.get("center", 0.0))
-        message = Classify(id, request.request_id, request.deadline, options, is_suspect)
+        message = Classify(id, request.request_id, request.deadline, options, is_suspect, due)
         self._send(encode_head(message, len(request.image)), request.image)
         timer = self._loop.call_later(left_s, self._expire, id)
         try:

@@ -15,7 +15,8 @@ class Classify(msgspec.Struct, frozen=True, array_like=True, tag="classify"):
     """Frontend -> worker; the payload is the encoded image.
 
     `id` is unique on its connection; `deadline` as in ClassifyRequest. `is_suspect`: it was in a decoder
-    that died; the worker must run it alone.
+    that died; the worker must run it alone. `due` is what it is ordered by, where that is not its deadline:
+    the moment at which its key's share of the workers had come to it.
     """
 
     id: int
@@ -23,6 +24,7 @@ class Classify(msgspec.Struct, frozen=True, array_like=True, tag="classify"):
     deadline: float
     options: ClassifyOptions
     is_suspect: bool = False
+    due: float | None = None
 
 
 class Cancel(msgspec.Struct, frozen=True, array_like=True, tag="cancel"):

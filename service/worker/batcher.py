@@ -122,7 +122,7 @@ class Batcher:
         if bucket is None:
             bucket = self._buckets[key] = Bucket(key)
         heap = bucket.bulk if share.request.is_bulk else bucket.interactive
-        heappush(heap, (share.request.deadline, next(self._tickets), share))
+        heappush(heap, (share.request.due, next(self._tickets), share))
         bucket.views += len(share.indices)
 
     def _take_from(self, bucket: Bucket, heap: Heap, most: int, taken: list[tuple[Request, int]]) -> None:

@@ -37,7 +37,7 @@ class DecodeQueue:
             self._suspects.append(request)
             return
         heap = self._bulk if request.is_bulk else self._interactive
-        heappush(heap, (request.deadline, next(self._tickets), request))
+        heappush(heap, (request.due, next(self._tickets), request))
 
     def first(self) -> Request | None:
         """What should be decoded next; None when nothing waits or it has to wait for something."""

@@ -177,11 +177,11 @@ class WorkQueue:
 
     def _goes_before(self, bucket: Bucket, request: Request) -> bool:
         """Whether a batch should run before the next image is decoded."""
-        is_bulk, deadline = bucket.urgency()
+        is_bulk, due = bucket.urgency()
         if is_bulk != request.is_bulk:
             return request.is_bulk
         full = self._costs[bucket.key[0]].full_views(bucket.key[1])
-        return bucket.views >= full and deadline <= request.deadline
+        return bucket.views >= full and due <= request.due
 
     def _start_decode(self, lane: int, request: Request, now: float) -> Decode:
         self._decodes.start(request)

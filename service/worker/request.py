@@ -57,6 +57,11 @@ class Request:
         return self.message.deadline
 
     @property
+    def due(self) -> float:
+        """The earliest goes first."""
+        return self.message.deadline if self.message.due is None else self.message.due
+
+    @property
     def is_bulk(self) -> bool:
         """Bulk work gives way to interactive work."""
         return self.message.options.priority == "bulk"
