@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from uvicorn.config import Config
 
-from service.listening import is_readable, turn_away
+from service.listening import BACKLOG, is_readable, turn_away
 from service.protocols.base import ProtocolContext
 from service.protocols.rest.access import make_admission
 from service.protocols.rest.app import make_app
@@ -86,11 +86,13 @@ class RestServer:
         self._ticker.cancel()
 
     async def _listen(self, certificates: Certificates | None) -> asyncio.Server:
+        # The loop listens anew: with its own backlog, of 100, a burst of connections overflows it.
         if certificates is None:
-            return await self._loop.create_server(self._connect, sock=self._socket)
+            return await self._loop.create_server(self._connect, sock=self._socket, backlog=BACKLOG)
         return await self._loop.create_server(
             self._connect,
             sock=self._socket,
+            backlog=BACKLOG,
             ssl=certificates.context,
             ssl_handshake_timeout=self._settings.header_timeout_s,
             ssl_shutdown_timeout=SHUTDOWN_S,
