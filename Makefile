@@ -64,12 +64,20 @@ test-cifar10: .venv/ready ## post CIFAR-10's 10,000 test images to the service (
 	@CIFAR10="$(CIFAR10)" .venv/bin/python -m pytest -s tests/test_cifar10_served.py
 
 .PHONY: test-faults
-test-faults: .venv/ready ## kill workers under load for five minutes (FAULT_SECONDS=300)
+test-faults: .venv/ready ## every fault for long, workers killed for five minutes (FAULT_SECONDS=300)
 	@FAULT_SECONDS=$(or $(FAULT_SECONDS),300) .venv/bin/python -m pytest -s tests/faults
 
 .PHONY: test-ray
 test-ray: .venv/ready .venv-ray/ready ## kill one of two workers of a local Ray cluster half-way through a batch
 	@RAY=$(CURDIR)/.venv-ray/bin .venv/bin/python -m pytest -s tests/deploy/test_ray_cluster.py
+.PHONY: soak
+soak: .venv/ready ## send 100,000 requests and watch memory, descriptors and threads (OUT=file keeps the samples)
+	@.venv/bin/python -m bench.soak $(if $(OUT),--out $(OUT))
+
+.PHONY: overload
+overload: .venv/ready ## offer twice and ten times the capacity (REPOSITORY=folder MODEL=name OUT=file)
+	@.venv/bin/python -m bench.overload --repository $(or $(REPOSITORY),models/zoo) --model $(or $(MODEL),cifar10) \
+		$(if $(OUT),--out $(OUT))
 
 .PHONY: test-schema
 test-schema: .venv/ready ## try 10,000 made-up requests against the OpenAPI document

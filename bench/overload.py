@@ -9,21 +9,18 @@ import argparse
 import asyncio
 import json
 import os
-import platform
 import statistics
-import subprocess
 import threading
 import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from bench.images import make_images
-from bench.machine import probe
+from bench.machine import describe_machine, probe
 from service.client.load import Report, Target, run_closed, run_open
 from tests.serving import Service, run_service
 
@@ -179,16 +176,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="keep the figures as JSON")
     given = parser.parse_args()
     images = make_images(given.side, given.quality)
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout
     result: dict[str, Any] = {
         "model": given.model,
         "image_bytes": round(statistics.mean(len(image) for image in images)),
         "max_wait_ms": given.max_wait_ms,
-        "commit": commit.strip(),
-        "cores": len(os.sched_getaffinity(0)),
-        "python": platform.python_version(),
-        "onnxruntime": version("onnxruntime"),
-        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "machine": describe_machine(),
     }
     settings = {"models": given.model, "default_model": given.model, "max_wait_ms": given.max_wait_ms}
     with run_service(given.repository, **settings) as service:

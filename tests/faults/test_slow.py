@@ -21,8 +21,8 @@ from tests.serving import Service, run_service
 
 SILENT, IN_HEADERS, IN_BODY, DRIPPING = 400, 300, 250, 50
 IS_LONG = FAULT_SECONDS >= 60
-# The long form keeps the defaults, 10 s and 30 s.
-SHORT: dict[str, object] = {} if IS_LONG else {"header_timeout_s": 1.5, "body_timeout_s": 2.5}
+# The long form has the defaults, 10 s and 30 s.
+HEADER_S, BODY_S = (10.0, 30.0) if IS_LONG else (1.5, 2.5)
 DRIP_TIMEOUT_S = 40.0 if IS_LONG else 4.0
 GOOD_CALLERS = 4
 
@@ -89,7 +89,7 @@ async def be_slow(service: Service, ledger: Ledger) -> Counter[str]:
 
 @pytest.mark.timeout(300)
 def test_slow_and_silent_connections_hurt_only_themselves() -> None:
-    with run_service(max_wait_ms=50_000, **SHORT) as service:
+    with run_service(max_wait_ms=50_000, header_timeout_s=HEADER_S, body_timeout_s=BODY_S) as service:
         ledger = Ledger.open(service)
         began = time.monotonic()
         ends = asyncio.run(be_slow(service, ledger))
