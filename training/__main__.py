@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from statistics import mean
 from typing import Annotated
 
 import typer
@@ -12,6 +13,7 @@ from models.engines.base import EngineError
 from models.integrity import BadVersion
 from models.repository import ModelRepository, UnknownModel, VersionExists
 from models.views.base import BadViewOption, ViewTooLarge
+from training.data.cifar10 import load_cifar10
 from training.data.fetch import ARCHIVES, fetch_archive
 from training.disk import require_space
 from training.distributed import open_ranks
@@ -25,7 +27,7 @@ from training.progress import SilentObserver, TensorBoardObserver, TerminalObser
 from training.recipe import list_recipes, load_recipe, parse_recipe
 from training.refit import find_recipe, refit_version
 from training.report.accuracy import draw_plot, format_table, list_rows, write_raw
-from training.report.diagnosis import diagnose
+from training.report.diagnosis import diagnose, measure_version_responses
 from training.report.page import write_page
 from training.report.results import write_results
 from training.splits import open_splits, open_test_split
@@ -173,6 +175,20 @@ def report_command(
     if figures is not None:
         write_results(diagnosed, figures)
     typer.echo(f"{out}: {len(runs)} runs")
+
+
+@app.command("responses")
+def responses_command(
+    models: Annotated[list[str], typer.Argument(help="model versions of CIFAR-10, name or name@version")],
+    data: DataOption = Path("data"),
+    repository: Annotated[Path, typer.Option(help="where the models are")] = ZOO,
+) -> None:
+    """Print how strongly the 3x3 layers of model versions respond to test images (figure 7)."""
+    _, test = load_cifar10(data)
+    for model in models:
+        version = ModelRepository([repository]).find(model)
+        responses = measure_version_responses(version, test)
+        typer.echo(f"{version.reference}: mean {mean(responses):.3f} of {len(responses)} layers")
 
 
 @app.command("fetch")

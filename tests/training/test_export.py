@@ -11,9 +11,11 @@ from models.repository import ModelRepository, check_version
 from models.selftest import run_selftest
 from models.views import list_policies
 from tests.training.making import Quiet, tiny_recipe, write_cifar10
+from training.data.cifar10 import load_cifar10
 from training.distributed import Ranks
 from training.evaluate import Measured, evaluate_version, record_metrics
 from training.export import Exported, export_run
+from training.report.diagnosis import diagnose, measure_version_responses
 from training.splits import open_splits, open_test_split
 from training.train import train
 
@@ -78,6 +80,12 @@ def test_measured_errors_go_into_the_next_version_once(
     written = record_metrics(exported.version, measured, tmp_path)
     assert sorted(map(repr, written.card.metrics)) == sorted(map(repr, exported.version.card.metrics))
     assert check_version(written.path).card.files == exported.version.card.files
+
+
+def test_a_version_responds_as_the_run_it_came_from(exported: Exported, data: Path) -> None:
+    run = diagnose(exported.version.path.parents[2] / "run", data)
+    _, test = load_cifar10(data)
+    assert measure_version_responses(exported.version, test) == pytest.approx(run.responses, rel=1e-4)
 
 
 def test_a_mean_per_pixel_is_refused_with_the_remedy(data: Path, tmp_path: Path) -> None:

@@ -96,14 +96,11 @@ def _compare(claim: str, less: Diagnosis, more: Diagnosis) -> str:
 
 
 def _is_alike(one: Diagnosis, other: Diagnosis) -> bool:
-    """Whether two runs differ in their network alone."""
-    ours, theirs = one.recipe, other.recipe
-    return (ours.schedule.milestones, ours.schedule.iterations, ours.optimizer, ours.run.seed) == (
-        theirs.schedule.milestones,
-        theirs.schedule.iterations,
-        theirs.optimizer,
-        theirs.run.seed,
+    """Whether two runs differ in their network alone, and have come equally far."""
+    ours, theirs = (
+        (run.steps, run.recipe.schedule, run.recipe.optimizer, run.recipe.run.seed) for run in (one, other)
     )
+    return ours == theirs
 
 
 def _depth(run: Diagnosis) -> int:

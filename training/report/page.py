@@ -91,7 +91,7 @@ def _table_6(runs: Sequence[Diagnosis]) -> str:
     """A row for each network and recipe: mean and sample deviation over the seeds."""
     groups: dict[tuple[str, str, int], list[Diagnosis]] = {}
     for run in runs:
-        groups.setdefault((run.recipe.network, run.recipe.name, _steps(run)), []).append(run)
+        groups.setdefault((run.recipe.network, run.recipe.name, run.steps), []).append(run)
     rows = []
     for (network, recipe, steps), members in groups.items():
         errors = [run.test_error for run in members]
@@ -118,11 +118,6 @@ def _table_6(runs: Sequence[Diagnosis]) -> str:
     )
 
 
-def _steps(run: Diagnosis) -> int:
-    """The steps the run has taken so far."""
-    return max([int(line.get("step") or 0) for line in run.evaluations], default=run.state.step)
-
-
 def _fact(run: Diagnosis, key: str) -> str:
     start = next((line for line in run.journal if line.get("event") == "start"), {})
     return str(start.get(key))
@@ -142,7 +137,7 @@ def _details(run: Diagnosis, is_open: bool) -> str:
 def _facts(run: Diagnosis) -> str:
     facts = [f"test error {run.test_error:.2f} % of {len(run.test):,} images"]
     facts.append(
-        f"validation error {run.state.best_error:.2f} %, at step {run.state.step:,} of {_steps(run):,}"
+        f"validation error {run.state.best_error:.2f} %, at step {run.state.step:,} of {run.steps:,}"
     )
     facts += [f"{key} {_fact(run, key)}" for key in ("hardware", "commit", "torch")]
     facts.append(f"{run.state.elapsed_s:.0f} s of training")
