@@ -108,7 +108,9 @@ def test_a_run_on_folders_is_reported_on_the_pictures_held_out(tmp_path: Path) -
     run = diagnose(tmp_path / "run", data)
     assert (len(run.test), run.trained_images) == (3, 18)
     assert run.test.images.shape[1:] == (32, 32, 3)
-    assert "<td>18</td>" in write_page([run])
+    page = write_page([run])
+    assert "<td>18</td>" in page
+    assert "8.75" not in page, "the paper's ResNet-20 saw other images"
 
 
 def test_every_wrong_picture_shown_is_wrong(runs: list[Diagnosis]) -> None:

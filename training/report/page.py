@@ -33,7 +33,7 @@ PAPER = {
 PAPER_ITERATIONS = 64_000
 WORST = 24
 MOST_CLASSES = 60  # that a table can show
-FEW = 20  # images in a bin that say nothing about its accuracy
+FEW = 20  # images in a bin that say nothing about its accuracy, where there are hundreds
 STYLE = (
     "body{font:15px/1.45 system-ui,sans-serif;max-width:74em;margin:1.5em auto;padding:0 1em;color:#1a1a1a}"
     "table{border-collapse:collapse;font-size:13px}"
@@ -100,7 +100,7 @@ def _table_6(runs: Sequence[Diagnosis]) -> str:
             network,
             recipe,
             f"{statistics.mean(errors):.2f}{spread}",
-            f"{PAPER[network]:.2f}" if network in PAPER else "–",
+            _paper_error(members[0]),
             ", ".join(str(run.recipe.run.seed) for run in members),
             f"{members[0].trained_images:,}",
             f"{steps:,}",
@@ -116,6 +116,12 @@ def _table_6(runs: Sequence[Diagnosis]) -> str:
         "checkpoint with the least validation error.</p>"
         f"<div class='wide'><table><tr>{head}</tr>{''.join(rows)}</table></div>"
     )
+
+
+def _paper_error(run: Diagnosis) -> str:
+    """The paper's error for this network, if the run is of the same images."""
+    is_known = run.recipe.data.dataset == "cifar10" and run.recipe.network in PAPER
+    return f"{PAPER[run.recipe.network]:.2f}" if is_known else "–"
 
 
 def _fact(run: Diagnosis, key: str) -> str:
@@ -149,15 +155,16 @@ def _reliability(run: Diagnosis) -> str:
     confidence = run.probabilities.max(axis=1)
     is_right = run.probabilities.argmax(axis=1) == run.test.targets
     bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
+    fewest = max(1, min(FEW, len(run.test) // 100))
     points = [
         (float(confidence[bins == index].mean()), float(is_right[bins == index].mean()))
         for index in range(BINS)
-        if (bins == index).sum() >= FEW
+        if (bins == index).sum() >= fewest
     ]
     diagonal = Line("perfect", ((0, 0), (1, 1)), 7, "dashed")
     error = calibration_error(run.probabilities, run.test.targets)
     axes = Axes(f"expected calibration error {error:.3f}", "confidence", "accuracy", (0, 1))
-    return draw_lines([Line(f"this run, bins of {FEW} images or more", tuple(points)), diagonal], axes)
+    return draw_lines([Line(f"this run, bins of {fewest} images or more", tuple(points)), diagonal], axes)
 
 
 def _confusion(run: Diagnosis) -> str:
