@@ -70,6 +70,7 @@ test-faults: .venv/ready ## every fault for long, workers killed for five minute
 .PHONY: test-ray
 test-ray: .venv/ready .venv-ray/ready ## kill one of two workers of a local Ray cluster half-way through a batch
 	@RAY=$(CURDIR)/.venv-ray/bin .venv/bin/python -m pytest -s tests/deploy/test_ray_cluster.py
+
 .PHONY: soak
 soak: .venv/ready ## send 100,000 requests and watch memory, descriptors and threads (OUT=file keeps the samples)
 	@.venv/bin/python -m bench.soak $(if $(OUT),--out $(OUT))

@@ -41,8 +41,8 @@ async def kill_workers(service: Service, ends: float) -> int:
     return kills
 
 
-async def load_and_kill(service: Service, ledger: Ledger) -> int:
-    ends = time.monotonic() + SECONDS
+async def load_and_kill(service: Service, ledger: Ledger, seconds: float) -> int:
+    ends = time.monotonic() + seconds
     killing = asyncio.create_task(kill_workers(service, ends))
     callers = [Caller(service, ledger, DEADLINE_S) for _ in range(CALLERS)]
     await asyncio.gather(*(keep_asking(one, lambda: time.monotonic() < ends, PAUSE_S) for one in callers))
@@ -53,7 +53,7 @@ async def load_and_kill(service: Service, ledger: Ledger) -> int:
 def test_kills_every_two_seconds_are_seen_by_nobody() -> None:
     with run_service(max_wait_ms=9_000) as service:
         ledger = Ledger.open(service)
-        kills = asyncio.run(load_and_kill(service, ledger))
+        kills = asyncio.run(load_and_kill(service, ledger, SECONDS))
         deaths = read_log(service, "worker died")
         counts = ledger.close()
         print(f"{counts.total()} requests, {kills} kills")
