@@ -3,10 +3,14 @@
 The names of the fields are those of the public answers, on every protocol.
 """
 
+import re
 from dataclasses import dataclass, field
 from typing import Literal
 
 from models.card import ModelCard
+
+# What a caller may call a request; the server makes a name of its own for any other.
+REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 
 Priority = Literal["interactive", "bulk"]
 Precision = Literal["fp32", "int8"]

@@ -15,7 +15,7 @@ from service.client.outcome import ModelInfo, Outcome
 from service.client.retry import Patience
 from service.client.tls import ClientTls
 from service.errors import BadRequest, ServiceError
-from service.types import Classification, ClassifyOptions
+from service.types import REQUEST_ID, Classification, ClassifyOptions
 
 DEFAULT_URL = "http://127.0.0.1:8080"
 SCHEMES = ("http://", "https://", "grpc://", "grpcs://")
@@ -96,8 +96,11 @@ class AsyncClient:
     ) -> Classification:
         """Classify one image; `options` are the fields of ClassifyOptions (model, top_k, tta, ...).
 
-        Raises ServiceError's subclasses, ConnectionFailed among them; OSError for an unreadable file.
+        Raises ServiceError's subclasses, ConnectionFailed among them; OSError for an unreadable file,
+        ValueError for a `request_id` that is not 1 to 64 of A-Z a-z 0-9 . _ -.
         """
+        if request_id is not None and not REQUEST_ID.fullmatch(request_id):
+            raise ValueError(f"request_id is {request_id[:80]!r}, it must be 1 to 64 of A-Z a-z 0-9 . _ -")
         content = await asyncio.to_thread(encode_image, image)
         asked = make_options(options)
         deadline = time.monotonic() + (self._timeout_s if timeout_s is None else timeout_s)

@@ -1,7 +1,9 @@
 """The client's HTTP side: one request out, one typed answer or error in."""
 
 import base64
+import time
 from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httpx
@@ -101,7 +103,6 @@ def write_query(options: ClassifyOptions) -> dict[str, str]:
 
 def read_error(response: httpx.Response) -> ServiceError:
     """The ServiceError a problem+json answer stands for; Internal for anything else a proxy may say."""
-    retry_after = response.headers.get("Retry-After", "")
     try:
         body = response.json()
         slug, detail = str(body["type"]).rsplit("/", 1)[-1], str(body.get("detail") or body["title"])
@@ -111,8 +112,18 @@ def read_error(response: httpx.Response) -> ServiceError:
         slug = "overloaded"
     error = find_error(slug) if slug else Internal
     made = error(detail)
-    made.retry_after_s = float(retry_after) if retry_after.replace(".", "", 1).isdigit() else None
+    made.retry_after_s = read_retry_after_s(response.headers.get("Retry-After", ""))
     return made
+
+
+def read_retry_after_s(text: str) -> float | None:
+    """Seconds from a Retry-After of seconds, or of a date as a proxy may send it; None for anything else."""
+    try:
+        if text.isascii() and text.isdigit():
+            return float(text)
+        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
+    except ValueError:
+        return None
 
 
 def read_classification(body: dict[str, Any]) -> Classification:

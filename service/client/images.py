@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 # A path, encoded bytes, a Pillow image, or pixels: uint8 [H, W] grey or [H, W, 3] RGB or [H, W, 4] RGBA.
-ImageSource = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]
+ImageSource = str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | NDArray[np.uint8]
 
 
 def encode_image(image: ImageSource) -> bytes:
@@ -17,8 +17,8 @@ def encode_image(image: ImageSource) -> bytes:
 
     Raises OSError for a file that cannot be read, TypeError or ValueError for what is no image.
     """
-    if isinstance(image, bytes):
-        return image
+    if isinstance(image, (bytes, bytearray, memoryview)):
+        return bytes(image)
     if isinstance(image, (str, os.PathLike)):
         return Path(image).read_bytes()
     if isinstance(image, np.ndarray):

@@ -1,6 +1,8 @@
 """The client against a real service, over HTTP and over gRPC."""
 
 import asyncio
+import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +12,7 @@ from PIL import Image
 
 from service.client import AsyncClient, Client, ConnectionFailed
 from service.errors import BadRequest, BrokenImage, UnknownModel
+from service.version import find_version
 from tests.serving import PHOTOGRAPHS, Service, run_service
 
 CAT = PHOTOGRAPHS / "cat.jpg"
@@ -29,7 +32,16 @@ def url(request: pytest.FixtureRequest, service: Service) -> str:
 def test_every_form_of_an_image_gets_an_answer(url: str) -> None:
     pixels = np.asarray(Image.open(CAT))
     with Client(url) as client:
-        for image in (CAT, str(CAT), CAT.read_bytes(), Image.fromarray(pixels), pixels):
+        content = CAT.read_bytes()
+        for image in (
+            CAT,
+            str(CAT),
+            content,
+            bytearray(content),
+            memoryview(content),
+            Image.fromarray(pixels),
+            pixels,
+        ):
             assert client.classify(image).predictions[0].label == "cat"
 
 
@@ -94,6 +106,28 @@ def test_errors_are_those_of_the_service(url: str) -> None:
 def test_misspelt_option_is_told_before_anything_is_sent(url: str) -> None:
     with Client(url) as client, pytest.raises(TypeError, match="topk: not all are options; known are"):
         client.classify(CAT, topk=3)
+
+
+@pytest.mark.parametrize("request_id", ["a b", "a\nb", "", "x" * 65])
+def test_a_request_id_that_no_server_takes_is_told_before_anything_is_sent(url: str, request_id: str) -> None:
+    with Client(url) as client, pytest.raises(ValueError, match="request_id"):
+        client.classify(CAT, request_id=request_id)
+
+
+def test_the_client_says_who_it_is() -> None:
+    heard: list[bytes] = []
+
+    def hear(listener: socket.socket) -> None:
+        with listener.accept()[0] as connection:
+            heard.append(connection.recv(1 << 16))
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        hearing = threading.Thread(target=hear, args=(listener,))
+        hearing.start()
+        with Client(f"http://127.0.0.1:{listener.getsockname()[1]}", attempts=1) as client:
+            assert not client.is_ready()
+        hearing.join()
+    assert f"\r\nuser-agent: resnet-serve-client/{find_version()}\r\n".encode() in heard[0].lower()
 
 
 def test_server_out_of_reach_is_told_as_such() -> None:

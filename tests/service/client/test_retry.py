@@ -1,9 +1,11 @@
 """The client tries again what may pass later, as late as the server asks, and never past the deadline."""
 
 import time
+from email.utils import formatdate
 
 import pytest
 
+from service.client.http import read_retry_after_s
 from service.client.outcome import ConnectionFailed
 from service.client.retry import Patience
 from service.errors import BrokenImage, DeadlinePassed, NoWorker, Overloaded, RateLimited, ServiceError
@@ -38,3 +40,24 @@ def test_attempts_are_counted() -> None:
     assert budget.pause_after(Overloaded("x")) is not None
     assert budget.pause_after(Overloaded("x")) is not None
     assert budget.pause_after(Overloaded("x")) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "least", "most"),
+    [
+        ("7", 7.0, 7.0),
+        ("0", 0.0, 0.0),
+        (formatdate(0), 0.0, 0.0),
+        (formatdate(time.time() + 3600), 1.0, 3600.0),
+    ],
+    ids=["seconds", "none", "a date that has passed", "a date to come"],
+)
+def test_retry_after_is_seconds_or_a_date(text: str, least: float, most: float) -> None:
+    pause_s = read_retry_after_s(text)
+    assert pause_s is not None
+    assert least <= pause_s <= most
+
+
+@pytest.mark.parametrize("text", ["", "soon", "-1", "\u00b2", "1e3"])
+def test_a_retry_after_that_says_nothing_is_none(text: str) -> None:
+    assert read_retry_after_s(text) is None

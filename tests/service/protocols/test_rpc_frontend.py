@@ -87,12 +87,16 @@ def test_a_worker_that_dies_is_not_noticed() -> None:
         assert call.result(timeout=20).predictions[0].label == "cat"
 
 
-def test_health_turns_with_the_first_worker_and_the_drain() -> None:
+def test_health_turns_with_the_workers_and_the_drain() -> None:
     with run_frontend() as frontend, open_channel(frontend) as channel:
         stub: Any = health_pb2_grpc.HealthStub(channel)
         told = stub.Watch(health_pb2.HealthCheckRequest(), wait_for_ready=True)
         assert next(told).status == health_pb2.HealthCheckResponse.NOT_SERVING
         frontend.add_worker(1)
+        assert next(told).status == health_pb2.HealthCheckResponse.SERVING
+        frontend.kill_worker(1)
+        assert next(told).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        frontend.add_worker(2)
         assert next(told).status == health_pb2.HealthCheckResponse.SERVING
         frontend.child.say(Drain())
         assert next(told).status == health_pb2.HealthCheckResponse.NOT_SERVING
