@@ -5,8 +5,10 @@ when they are up.
 """
 
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from models.integrity import BadVersion
 from models.repository import ModelRepository, ModelVersion, UnknownModel
@@ -29,24 +31,38 @@ class Target:
         return self.model.name, self.model.version, self.model.digest
 
 
+Key = tuple[str, int, str]  # name, version, digest
+Look = tuple[tuple[str, int, int], ...]  # name, bytes and time of change of each file
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why, and what the version's files looked like when it was first tried."""
+
+    reason: str
+    look: Look
+
+
 @dataclass(slots=True)
 class Rollout:
-    """Remembers refusals by digest, so that a broken version is tried once and a mended one again.
+    """Remembers refusals, so that a broken version is tried once, and again when its files change.
 
+    They do change while a folder is copied file by file, card first: it is then refused and soon tried again.
     Remembers each name's default too, so that a serving.json with a slip in it changes nothing, and the
     version that last came up, so that a refused one leaves it where it was.
     """
 
     repository: ModelRepository
     settings: Settings
-    refusals: dict[tuple[str, int, str], str] = field(default_factory=dict)
+    refusals: dict[Key, Refusal] = field(default_factory=dict)
+    looks: dict[Key, Look] = field(default_factory=dict)
     defaults: dict[str, int] = field(default_factory=dict)
     proven: dict[str, int] = field(default_factory=dict)
     problems: list[RefusedModel] = field(default_factory=list)
 
     def refuse(self, target: Target, reason: str) -> None:
-        """That content failed its checks; `choose` passes it over from now on."""
-        self.refusals[target.key] = reason
+        """That content failed its checks; `choose` passes it over for as long as it stays as it was."""
+        self.refusals[target.key] = Refusal(reason, self.looks.get(target.key, ()))
 
     def prove(self, target: Target) -> None:
         """That version passed its checks and serves; it stays while another one is refused."""
@@ -55,14 +71,14 @@ class Rollout:
 
     def list_refused(self) -> list[RefusedModel]:
         """Every refusal of what lies in the repository, for /v1/models/{name}."""
-        refused = [RefusedModel(name, version, why) for (name, version, _), why in self.refusals.items()]
+        refusals = self.refusals.items()
+        refused = [RefusedModel(name, version, refusal.reason) for (name, version, _), refusal in refusals]
         return refused + self.problems
 
     def choose(self) -> list[Target]:
         """One target per wanted name (the preferred version not refused) and per pinned name@version."""
         versions = self.repository.list()
-        there = {(one.card.name, one.card.version, one.digest) for one in versions}
-        self.refusals = {key: why for key, why in self.refusals.items() if key in there}
+        self._look_at(versions)
         self.problems = [
             RefusedModel(one.path.parent.name, int(one.path.name), one.reason)
             for one in self.repository.list_problems()
@@ -71,6 +87,14 @@ class Rollout:
         names = wanted or sorted({version.card.name for version in versions})
         chosen = [self._choose_one(name, versions) for name in names]
         return list({target.key: target for target in chosen if target is not None}.values())
+
+    def _look_at(self, versions: Sequence[ModelVersion]) -> None:
+        """Forget what is gone, and refusals of what has changed since."""
+        there = {(one.card.name, one.card.version, one.digest): _look(one.path) for one in versions}
+        kept = {key: refusal for key, refusal in self.refusals.items() if there.get(key) == refusal.look}
+        changed = self.refusals.keys() - kept.keys()
+        first = {key: look for key, look in self.looks.items() if key in there and key not in changed}
+        self.refusals, self.looks = kept, there | first
 
     def _choose_one(self, reference: str, versions: Sequence[ModelVersion]) -> Target | None:
         name, _, pin = reference.partition("@")
@@ -98,6 +122,18 @@ class Rollout:
         except BadVersion as err:
             log.error("default unreadable", extra={"fields": {"model": name, "reason": str(err)}})
         return self.defaults.get(name, 0)
+
+
+def _look(path: Path) -> Look:
+    """Nothing of what vanishes meanwhile."""
+    found = []
+    try:
+        for entry in os.scandir(path):
+            stat = entry.stat(follow_symlinks=False)
+            found.append((entry.name, stat.st_size, stat.st_mtime_ns))
+    except OSError:
+        return ()
+    return tuple(sorted(found))
 
 
 def _make_target(version: ModelVersion, *, is_default_version: bool) -> Target:

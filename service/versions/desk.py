@@ -72,6 +72,7 @@ class VersionDesk:
         finally:
             pipe.fail()
             await asyncio.wait([unpacking])
+            unpacking.exception()  # told already, or nobody is left to tell
             await asyncio.to_thread(folder.remove)
         return await self.find(version.card.name, version.card.version)
 

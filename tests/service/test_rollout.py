@@ -1,5 +1,6 @@
 """What ought to be served, from what lies in the repository. Needs no torch: the zoo's model is copied."""
 
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -71,6 +72,29 @@ def test_refusal_is_forgotten_with_its_version(directory: Path) -> None:
     shutil.rmtree(directory / "cifar10" / "3")
     rollout.choose()
     assert rollout.list_refused() == []
+
+
+def test_refused_version_is_tried_again_when_its_files_change(directory: Path) -> None:
+    weights = directory / "cifar10" / "3" / "weights.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:1000])  # as while it is copied there
+    rollout = make_rollout(directory)
+    rollout.refuse(rollout.choose()[0], "weights.safetensors does not have the SHA-256 of the card")
+    assert list_versions(rollout) == [2]
+    weights.write_bytes(whole)
+    assert list_versions(rollout) == [3]
+    assert rollout.list_refused() == []
+
+
+def test_change_while_a_version_is_tried_is_a_reason_to_try_again(directory: Path) -> None:
+    rollout = make_rollout(directory)
+    tried = rollout.choose()[0]
+    os.utime(directory / "cifar10" / "3" / "weights.safetensors", (0, 0))
+    assert list_versions(rollout) == [3]
+    rollout.refuse(tried, "failed its self-test")
+    assert list_versions(rollout) == [3]
+    rollout.refuse(rollout.choose()[0], "failed its self-test")
+    assert list_versions(rollout) == [2]
 
 
 def test_later_directory_says_which_version_is_the_default(directory: Path, tmp_path: Path) -> None:
