@@ -164,8 +164,8 @@ def test_what_takes_over_a_second_shows_its_progress_on_a_terminal(service: Serv
 
     reading = threading.Thread(target=read, daemon=True)
     reading.start()
-    command = [sys.executable, "-m", "service", "bench", CAT, "--url", service.http, "-c", "1", "--json"]
-    command += ["--seconds", "1.5", "--warmup", "0.1"]
+    command = [sys.executable, "-m", "service", "bench", CAT, "--url", service.http, "--json"]
+    command += ["--rate", "5", "--seconds", "4", "--warmup", "0"]
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=theirs, timeout=100, check=False)
     os.close(theirs)
     reading.join(20)
