@@ -10,6 +10,7 @@ import shutil
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -23,7 +24,7 @@ from service.jobs.reception import Received, Reception
 from service.jobs.scoring import Scorer, ScoringRules
 from service.jobs.sources import find_location, open_source, pack_location, parse_roots
 from service.jobs.spool import SpoolLimits
-from service.jobs.storage import Storage
+from service.jobs.storage import RETRY_S, Storage
 from service.jobs.store import Job, JobStore, KeyTaken, open_store
 from service.settings import Settings
 from service.types import ClassifyOptions
@@ -61,11 +62,7 @@ class BatchDesk:
         """Spool a whole body; the caller removes the folder or submits it. Raises ServiceError."""
         self._reception.check_size(declared_bytes)
         store = await self._open()
-        settings = self._settings
-        storage = Storage(
-            self._root, settings.jobs_quota_bytes, settings.jobs_reserve_bytes, store.count_bytes
-        )
-        return await self._reception.receive(body, content_type, storage, durable=durable)
+        return await self._reception.receive(body, content_type, self._open_storage(store), durable=durable)
 
     async def score(
         self, received: Received, options: ClassifyOptions, request_id: str
@@ -111,12 +108,20 @@ class BatchDesk:
     async def end(self, id: str, caller: str = "") -> Job | None:
         """Ask for an open job to be cancelled and return it; delete a finished one and return None."""
         store = await self._open()
-        if (await self.find(id, caller)).is_open:
-            await asyncio.to_thread(store.cancel, id)
-            return await self.find(id)
-        await asyncio.to_thread(store.delete, id)
+        is_open = (await self.find(id, caller)).is_open
+        change = partial(store.cancel if is_open else store.delete, id)
+        try:
+            await asyncio.to_thread(self._open_storage(store).write_store, change)
+        except SQLAlchemyError as err:
+            raise StorageFull("the store of batch jobs takes no more", RETRY_S) from err
+        if is_open:
+            return await self.find(id, caller)
         await asyncio.to_thread(shutil.rmtree, self._root / id, ignore_errors=True)
         return None
+
+    def _open_storage(self, store: JobStore) -> Storage:
+        settings = self._settings
+        return Storage(self._root, settings.jobs_quota_bytes, settings.jobs_reserve_bytes, store.count_bytes)
 
     def folder_of(self, job: Job) -> Path:
         """Where its files are."""

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -174,8 +175,9 @@ class JobRun:
         self._shown = (status, reason)
         try:
             values = {"status": status, "reason": reason, "rate_per_s": 0.0}
-            await asyncio.to_thread(self._bench.store.change, self._job.id, **values)
-        except SQLAlchemyError:  # a disk without a free byte; it is shown when there is one
+            change = partial(self._bench.store.change, self._job.id, **values)
+            await asyncio.to_thread(self._bench.storage.write_store, change)
+        except SQLAlchemyError:  # it is shown when it can be
             self._shown = ("", "")
 
     async def _list_source(self) -> None:

@@ -95,6 +95,7 @@ class JobRunner:
                 self._running[job.id] = asyncio.create_task(self._run(job, bench))
         if time.monotonic() >= self._next_sweep:
             self._next_sweep = time.monotonic() + SWEEP_EVERY_S
+            await asyncio.to_thread(bench.storage.fill_ballast)
             await asyncio.to_thread(sweep, bench.store, self._root, self._settings.jobs_retention_s)
 
     async def _run(self, job: Job, bench: Bench) -> None:

@@ -6,10 +6,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from service.errors import StorageFull
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 RETRY_S = 60.0  # jobs end and are deleted in minutes, not in seconds
+BALLAST = "ballast"  # a file given up when the disk is really full, so that the store can still say so
+BALLAST_BYTES = 256 << 10  # several pages of SQLite's log, for each job that may run
 
 
 @contextmanager
@@ -59,3 +63,30 @@ class Storage:
         if self._read_free(self._root) - size_bytes < self._reserve_bytes:
             detail = f"{self._reserve_bytes} bytes of the disk stay free (SERVE_JOBS_RESERVE_BYTES)"
             raise StorageFull(f"the disk that keeps batch jobs is nearly full; {detail}", RETRY_S)
+
+    def fill_ballast(self) -> None:
+        """Keep some room for the store to say that there is none; nothing where there is none already."""
+        path = self._root / BALLAST
+        if path.exists():
+            return
+        try:
+            with path.open("wb") as file:
+                os.posix_fallocate(file.fileno(), 0, BALLAST_BYTES)
+        except OSError:
+            path.unlink(missing_ok=True)
+
+    def write_store(self, write: Callable[[], None]) -> None:
+        """Call what changes the store, on a really full disk once more with the ballast's room.
+
+        Raises SQLAlchemyError where that room is gone, too.
+        """
+        try:
+            write()
+        except SQLAlchemyError:
+            try:
+                (self._root / BALLAST).unlink()
+            except OSError:
+                pass
+            else:
+                return write()
+            raise

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from service.errors import Forbidden, NotFound, StorageFull, TooLarge
 from service.jobs.folder import JobFolder
@@ -17,7 +18,7 @@ from service.jobs.run import Bench, JobRun
 from service.jobs.runner import sweep
 from service.jobs.sources import Location, find_location, open_source, parse_roots
 from service.jobs.spool import Spool, SpoolLimits
-from service.jobs.storage import Storage
+from service.jobs.storage import BALLAST, BALLAST_BYTES, Storage
 from service.jobs.store import Job, KeyTaken, open_store
 from service.jobs.window import Window, WindowLimits
 from service.settings import BadSettings, load_settings
@@ -161,6 +162,24 @@ def test_a_full_disk_pauses_a_job_with_its_reason_and_then_it_goes_on(
     lines = [line_decoder.decode(line) for line in (folder.path / RESULTS).read_bytes().splitlines()]
     assert [line.index for line in lines] == list(range(100))
     store.close()
+
+
+def test_a_really_full_disk_leaves_room_for_one_more_word(tmp_path: Path) -> None:
+    """Between the first refusal and the last the store may write once more."""
+    storage = Storage(tmp_path, 1 << 30, 1_000, lambda: 0)
+    storage.fill_ballast()
+    assert (tmp_path / BALLAST).stat().st_blocks * 512 >= BALLAST_BYTES
+    written: list[int] = []
+
+    def write() -> None:
+        if (tmp_path / BALLAST).exists() or written:
+            raise OperationalError("database or disk is full", None, OSError())
+        written.append(1)
+
+    storage.write_store(write)
+    assert written == [1]
+    with pytest.raises(OperationalError):
+        storage.write_store(write)
 
 
 def test_results_shorter_than_the_store_says_are_counted_anew(tmp_path: Path) -> None:
