@@ -69,7 +69,7 @@ async def start(context: ProtocolContext, sock: socket.socket) -> RunningRpc:
     server = grpc.aio.server(
         interceptors=[
             *([] if context.gate.is_open else [RpcDoor(context.gate, calls)]),
-            DecodingGuard(calls),
+            DecodingGuard(calls),  # last: it keeps what it is given, which must not be a refusal
         ],
         options=list_options(context.settings),
         maximum_concurrent_rpcs=context.settings.max_connections,
