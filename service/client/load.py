@@ -8,12 +8,15 @@ stalls is charged for everybody it kept waiting.
 
 import asyncio
 import random
+import ssl
 import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 from urllib.parse import urlsplit
+
+from service.client.tls import ClientTls
 
 MAX_HEAD_BYTES = 1 << 16
 NO_ANSWER = "no answer"
@@ -49,17 +52,24 @@ class Target:
     path: str
     bodies: Sequence[bytes]
     headers: tuple[tuple[str, str], ...] = ()
-    is_tls: bool = False
+    tls: ssl.SSLContext | None = None
 
     @staticmethod
-    def from_url(url: str, path: str, bodies: Sequence[bytes], api_key: str | None = None) -> "Target":
+    def from_url(
+        url: str,
+        path: str,
+        bodies: Sequence[bytes],
+        api_key: str | None = None,
+        tls: ClientTls | None = None,
+    ) -> "Target":
         """From http(s)://host:port; raises ValueError for anything else."""
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError(f"{url!r} is no HTTP server: write http://host:port")
-        is_tls = parts.scheme == "https"
+        context = (tls or ClientTls()).make_context() if parts.scheme == "https" else None
         headers = (("Authorization", f"Bearer {api_key}"),) if api_key else ()
-        return Target(parts.hostname, parts.port or (443 if is_tls else 80), path, bodies, headers, is_tls)
+        port = parts.port or (443 if context else 80)
+        return Target(parts.hostname, port, path, bodies, headers, context)
 
     def connect(self) -> "_Connection":
         """A caller; its connection is opened at need."""
@@ -117,7 +127,7 @@ class _Connection:
                     self._target.host,
                     self._target.port,
                     limit=MAX_HEAD_BYTES,
-                    ssl=self._target.is_tls or None,
+                    ssl=self._target.tls,
                 )
             reader, writer = self._streams
             writer.write(self._target.write_request(number))

@@ -1,12 +1,13 @@
 """The gRPC side of the load: resnet.v1.Classifier/Classify, a channel and a connection for each caller."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import grpc.aio
 
 from service.client.load import NO_ANSWER
 from service.client.rpc import open_channel, write_request
+from service.client.tls import ClientTls
 from service.pb import classifier_pb2 as pb
 from service.pb import classifier_pb2_grpc as pb_grpc
 from service.types import ClassifyOptions
@@ -19,14 +20,20 @@ class RpcTarget:
     url: str
     requests: Sequence[pb.ClassifyRequest]
     metadata: tuple[tuple[str, str], ...] = ()
+    tls: ClientTls | None = None
 
     @staticmethod
     def from_url(
-        url: str, options: ClassifyOptions, bodies: Sequence[bytes], api_key: str | None = None
+        url: str,
+        options: ClassifyOptions,
+        bodies: Sequence[bytes],
+        api_key: str | None = None,
+        tls: ClientTls | None = None,
     ) -> "RpcTarget":
         """`bodies`: encoded images."""
-        requests = [write_request(body, replace(options)) for body in bodies]
-        return RpcTarget(url, requests, (("authorization", f"Bearer {api_key}"),) if api_key else ())
+        requests = [write_request(body, options) for body in bodies]
+        metadata = (("authorization", f"Bearer {api_key}"),) if api_key else ()
+        return RpcTarget(url, requests, metadata, tls)
 
     def connect(self) -> "_Caller":
         """A caller; its connection is opened at need."""
@@ -36,7 +43,7 @@ class RpcTarget:
 class _Caller:
     def __init__(self, target: RpcTarget) -> None:
         self._target = target
-        self._channel = open_channel(target.url, (("grpc.use_local_subchannel_pool", 1),))
+        self._channel = open_channel(target.url, (("grpc.use_local_subchannel_pool", 1),), target.tls)
         self._stub = pb_grpc.ClassifierStub(self._channel)
 
     async def ask(self, number: int) -> str:

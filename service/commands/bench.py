@@ -6,6 +6,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,13 @@ import httpx
 from rich.console import Console
 from rich.table import Table
 
-from service.client import Client
+from service.client import Client, ClientTls
 from service.client.http import write_query
 from service.client.load import Connectable, Report, Target, run_closed, run_open
 from service.commands.completion import complete_policy
 from service.commands.progress import show_progress
 from service.commands.server import NOT_REACHED, add_server_options
+from service.commands.tls import add_tls_options
 from service.errors import CallerError, ServiceError
 from service.types import ClassifyOptions
 
@@ -52,6 +54,7 @@ _BATCHES = re.compile(r"^resnet_batch_views_(sum|count)(?:\{[^}]*\})? (\S+)$", r
     "images", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path)
 )
 @add_server_options
+@add_tls_options
 @click.option(
     "--connections",
     "-c",
@@ -86,6 +89,9 @@ def COMMAND(
     tta: str | None,
     precision: str | None,
     api_key: str | None,
+    ca: Path | None,
+    cert: Path | None,
+    key: Path | None,
     is_json: bool,
 ) -> None:
     """Send IMAGES in turn to a server, over HTTP or gRPC, and measure.
@@ -94,11 +100,12 @@ def COMMAND(
     """
     options = ClassifyOptions(model=model, tta=tta, precision=precision)  # type: ignore[arg-type]  # click checked it
     bodies = [image.read_bytes() for image in images]
+    server = _Server(url, api_key, ClientTls(ca, cert, key))
     try:
-        target = _aim(url, options, bodies, api_key)
-    except ValueError as err:
+        target = server.aim(options, bodies)
+    except (ValueError, OSError) as err:
         raise click.UsageError(str(err)) from err
-    _try_once(url, api_key, options, bodies[0])
+    server.try_once(options, bodies[0])
     if metrics_url is None and url.startswith("http"):
         metrics_url = f"{url}/metrics"
     runs: list[tuple[str, int]] = (
@@ -108,10 +115,10 @@ def COMMAND(
     with show_progress("measuring", warmup + seconds * len(runs)) as advance:
         asyncio.run(_tick(run_closed(target, 1, warmup), advance, 0.0))
         for place, (name, callers) in enumerate(runs):
-            before = _read_batches(metrics_url)
+            before = server.read_batches(metrics_url)
             load = run_open(target, rate, seconds) if rate else run_closed(target, callers, seconds)
             report = asyncio.run(_tick(load, advance, warmup + seconds * place))
-            rows.append(_describe(name, report, before, _read_batches(metrics_url)))
+            rows.append(_describe(name, report, before, server.read_batches(metrics_url)))
     if is_json:
         for row in rows:
             click.echo(json.dumps(row))
@@ -120,26 +127,50 @@ def COMMAND(
     sys.exit(1 if any(row["errors"] for row in rows) else 0)
 
 
-def _aim(url: str, options: ClassifyOptions, bodies: list[bytes], api_key: str | None) -> Connectable:
-    if url.startswith("grpc"):
-        from service.client.load_rpc import RpcTarget
+@dataclass(frozen=True, slots=True)
+class _Server:
+    """Who is measured, and what it is shown."""
 
-        return RpcTarget.from_url(url, options, bodies, api_key)
-    query = str(httpx.QueryParams(write_query(options)))
-    return Target.from_url(url, f"/v1/classify?{query}" if query else "/v1/classify", bodies, api_key)
+    url: str
+    api_key: str | None
+    tls: ClientTls
 
+    def aim(self, options: ClassifyOptions, bodies: list[bytes]) -> Connectable:
+        """The load's target; raises ValueError, OSError for files of TLS that do not fit."""
+        if self.url.startswith("grpc"):
+            from service.client.load_rpc import RpcTarget
 
-def _try_once(url: str, api_key: str | None, options: ClassifyOptions, body: bytes) -> None:
-    """Ends the command with a sentence where no request could pass."""
-    asked = {"model": options.model, "tta": options.tta, "precision": options.precision}
-    try:
-        with Client(url, api_key=api_key, attempts=3) as client:
-            client.classify(body, **asked)
-    except CallerError as err:
-        raise click.UsageError(err.detail) from err
-    except ServiceError as err:
-        click.echo(err.detail, err=True)
-        sys.exit(NOT_REACHED)
+            return RpcTarget.from_url(self.url, options, bodies, self.api_key, self.tls)
+        query = str(httpx.QueryParams(write_query(options)))
+        path = f"/v1/classify?{query}" if query else "/v1/classify"
+        return Target.from_url(self.url, path, bodies, self.api_key, self.tls)
+
+    def try_once(self, options: ClassifyOptions, body: bytes) -> None:
+        """Ends the command with a sentence where no request could pass."""
+        asked = {"model": options.model, "tta": options.tta, "precision": options.precision}
+        try:
+            with Client(self.url, api_key=self.api_key, tls=self.tls, attempts=3) as client:
+                client.classify(body, **asked)
+        except CallerError as err:
+            raise click.UsageError(err.detail) from err
+        except ServiceError as err:
+            click.echo(err.detail, err=True)
+            sys.exit(NOT_REACHED)
+
+    def read_batches(self, metrics_url: str | None) -> tuple[float, float]:
+        """Views computed and batches run so far, by the server's metrics; zeros where there are none."""
+        if metrics_url is None:
+            return 0.0, 0.0
+        headers = {"Authorization": f"Bearer {self.api_key}"} if self.api_key else {}
+        verify = self.tls.make_context() if metrics_url.startswith("https") else True
+        try:
+            text = httpx.get(metrics_url, headers=headers, verify=verify, timeout=10).text
+        except httpx.HTTPError:
+            return 0.0, 0.0
+        totals = {"sum": 0.0, "count": 0.0}
+        for kind, value in _BATCHES.findall(text):
+            totals[kind] += float(value)
+        return totals["sum"], totals["count"]
 
 
 async def _tick(load: Coroutine[Any, Any, Report], advance: Callable[[float], None], done_s: float) -> Report:
@@ -156,20 +187,6 @@ async def _tick(load: Coroutine[Any, Any, Report], advance: Callable[[float], No
         return await load
     finally:
         telling.cancel()
-
-
-def _read_batches(metrics_url: str | None) -> tuple[float, float]:
-    """Views computed and batches run so far, from the server's metrics; zeros where there are none."""
-    if metrics_url is None:
-        return 0.0, 0.0
-    try:
-        text = httpx.get(metrics_url, timeout=10).text
-    except httpx.HTTPError:
-        return 0.0, 0.0
-    totals = {"sum": 0.0, "count": 0.0}
-    for kind, value in _BATCHES.findall(text):
-        totals[kind] += float(value)
-    return totals["sum"], totals["count"]
 
 
 def _describe(

@@ -1,5 +1,6 @@
 """TLS on both ports with real certificates and clients: who is believed, who is let in, what is renewed."""
 
+import json
 import shutil
 import socket
 import ssl
@@ -11,7 +12,9 @@ from pathlib import Path
 
 import httpx
 import pytest
+from click.testing import CliRunner
 
+from service.__main__ import main
 from service.client import Client, ClientTls
 from service.client.outcome import ConnectionFailed
 from service.settings import BadSettings, load_settings
@@ -76,6 +79,16 @@ def show(secured: Secured, pair: Pair) -> ClientTls:
 @pytest.mark.parametrize("protocol", ["http", "grpc"])
 def test_whoever_believes_the_authority_is_served(secured: Secured, protocol: str) -> None:
     assert classify(secured.urls[protocol], ClientTls(secured.authority.cert)) == "cat"
+
+
+@pytest.mark.parametrize("protocol", ["http", "grpc"])
+def test_load_is_sent_over_tls_too(secured: Secured, protocol: str, tmp_path: Path) -> None:
+    image = tmp_path / "image"
+    image.write_bytes(b"\xff\xd8x")
+    arguments = ["bench", str(image), "--url", secured.urls[protocol], "--ca", str(secured.authority.cert)]
+    done = CliRunner().invoke(main, [*arguments, "-c", "1", "--seconds", "0.2", "--warmup", "0", "--json"])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["errors"] == 0
 
 
 @pytest.mark.parametrize("protocol", ["http", "grpc"])
