@@ -86,11 +86,10 @@ def answer_frames(fd: int) -> None:
         sock.sendall(b"".join(answers))
 
 
-def start_frontend(directory: Path, log: int) -> tuple[Child, subprocess.Popen[bytes], int]:
-    """A frontend connected to a null worker; returns both and its port."""
-    settings = load_settings(
-        {"http_port": "0", "grpc_port": "0", "admin_port": "0", "log_format": "json"}, {}
-    )
+def start_frontend(directory: Path, log: int, **more: str) -> tuple[Child, subprocess.Popen[bytes], int]:
+    """A frontend connected to a null worker, with `more` settings; returns both and its port."""
+    ports = {"http_port": "0", "grpc_port": "0", "admin_port": "0"}
+    settings = load_settings({**ports, "log_format": "json", **more}, {})
     listeners = open_listeners(settings)
     stderr, sys.stderr = sys.stderr, os.fdopen(os.dup(log), "w")  # the child's logs go where ours go
     child = start_child(

@@ -20,6 +20,7 @@ from service.errors import DeadlinePassed
 # seen to answer within the room's time, but as many as make a batch while that is not known.
 MIN_IN_FLIGHT = 8
 RATE_S = 0.25
+MANY_KEYS = 1_000
 PUMP_S = 0.005  # how long room at a worker may go unnoticed that no answer has told of
 
 
@@ -102,7 +103,8 @@ class FairLine:
         if now - self._counted_at >= RATE_S:
             self._rate_per_s = self._answers / (now - self._counted_at)
             self._counted_at, self._answers = now, 0
-        self.pump()
+        if self._turns:
+            self.pump()
 
     def pump(self) -> None:
         """Let through whom there is room for."""
@@ -115,7 +117,7 @@ class FairLine:
             self._in_flight += 1
             self._count(turn.share, -turn.share.cost_ms)
             turn.is_next.set_result(None)
-        if not self._turns:  # whoever has had no more than others may be forgotten
+        if not self._turns and len(self._finish) > MANY_KEYS:  # who has had no more than others is forgotten
             self._finish = {name: at for name, at in self._finish.items() if at > self._virtual}
 
     def _has_room(self) -> bool:

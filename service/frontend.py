@@ -43,7 +43,9 @@ class Frontend:
         # The last one, admin, is not there while that port is closed.
         self._sockets = {name: socket.socket(fileno=fd) for name, fd in zip(LISTENERS, fds, strict=False)}
         keyring = open_keyring(self._settings.api_keys)
-        rates = RateTable(Path(start.metrics_dir) / "rates") if keyring is not None else None
+        is_shared = self._settings.frontends > 1
+        table = Path(start.metrics_dir) / "rates"
+        rates = RateTable(table, is_shared=is_shared) if keyring is not None else None
         self._gate = Gate(keyring, self._settings.admin_token, rates)
         self._classifier = Classifier(self._settings, self._metrics, self._gate)
         self._orders = Orders(control, self._classifier)

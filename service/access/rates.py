@@ -12,8 +12,7 @@ import mmap
 import os
 import struct
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,8 +39,11 @@ class RateState:
 class RateTable:
     """The buckets of all keys, in the file `path`, which whoever comes first makes."""
 
-    def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
+    def __init__(
+        self, path: Path, clock: Callable[[], float] = time.monotonic, *, is_shared: bool = True
+    ) -> None:
+        """`is_shared` False: no other process counts, so nothing is locked."""
+        self._clock, self._is_shared = clock, is_shared
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         os.ftruncate(self._fd, SLOTS * SLOT.size)
         self._map = mmap.mmap(self._fd, SLOTS * SLOT.size)
@@ -55,7 +57,8 @@ class RateTable:
         if key.rate_per_s is None:
             return 0.0
         offset, each_s = self._find(key.id), 1 / key.rate_per_s
-        with self._lock(offset):
+        is_locked = self._is_shared and self._lock(offset)
+        try:
             now = self._clock()
             tag, full_at = SLOT.unpack_from(self._map, offset)
             begin = max(full_at, now)
@@ -63,7 +66,10 @@ class RateTable:
             if wait_s > 1e-9:
                 return float(wait_s)
             SLOT.pack_into(self._map, offset, tag, begin + images * each_s)
-        return 0.0
+            return 0.0
+        finally:
+            if is_locked:
+                self._unlock(offset)
 
     def look(self, key: ApiKey) -> RateState | None:
         """The bucket as it is; None for a key without a rate."""
@@ -90,28 +96,24 @@ class RateTable:
         tag = tag or 1
         for step in range(PROBES):
             offset = (tag + step) % SLOTS * SLOT.size
-            with self._lock(offset):
-                found, _ = SLOT.unpack_from(self._map, offset)
-                if found == 0:
-                    SLOT.pack_into(self._map, offset, tag, 0.0)
-                if found in (0, tag):
-                    return offset
-        return (
-            tag % SLOTS * SLOT.size
-        )  # shared with another key: it takes tens of thousands of keys to get here
+            is_locked = self._is_shared and self._lock(offset)
+            found, _ = SLOT.unpack_from(self._map, offset)
+            if found == 0:
+                SLOT.pack_into(self._map, offset, tag, 0.0)
+            if is_locked:
+                self._unlock(offset)
+            if found in (0, tag):
+                return offset
+        return tag % SLOTS * SLOT.size  # shared with another key; it takes tens of thousands to get here
 
-    @contextmanager
-    def _lock(self, offset: int) -> Iterator[None]:
-        is_held = False
+    def _lock(self, offset: int) -> bool:
         for _ in range(TRIES):
             try:
                 fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB, SLOT.size, offset)
-                is_held = True
-                break
+                return True
             except OSError:
                 os.sched_yield()
-        try:
-            yield
-        finally:
-            if is_held:
-                fcntl.lockf(self._fd, fcntl.LOCK_UN, SLOT.size, offset)
+        return False
+
+    def _unlock(self, offset: int) -> None:
+        fcntl.lockf(self._fd, fcntl.LOCK_UN, SLOT.size, offset)
