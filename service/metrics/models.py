@@ -25,12 +25,22 @@ class ModelMetrics:
             multiprocess_mode="mostrecent",
             registry=None,
         )
+        self._refused = Gauge(
+            "resnet_refused_versions",
+            "Versions in the repository that failed their checks.",
+            ["model"],
+            multiprocess_mode="mostrecent",
+            registry=None,
+        )
+        self._names: set[str] = set()
         self._known: set[tuple[str, str, str, str]] = set()
 
     def set_models(self, summaries: Iterable[ModelSummary]) -> None:
         """What is served now; what was and no longer is becomes 0."""
         served: set[tuple[str, str, str, str]] = set()
+        refused: dict[str, int] = {}
         for summary in summaries:
+            refused[summary.name] = len(summary.refused)
             if summary.state == "refused":
                 continue
             architecture = summary.card.architecture if summary.card else ""
@@ -42,3 +52,6 @@ class ModelMetrics:
             self._info.labels(*key).set(0)
             self._workers.labels(*key[:2]).set(0)
         self._known = served
+        for name in self._names | refused.keys():
+            self._refused.labels(name).set(refused.get(name, 0))
+        self._names = set(refused)

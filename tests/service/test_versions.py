@@ -178,6 +178,7 @@ def test_version_that_computes_something_else_is_refused_while_the_old_one_serve
     assert (told["version"], told["ready"]) == (1, True)
     assert [one["version"] for one in told["refused"]] == [3]
     assert "logits differ" in told["refused"][0]["reason"]
+    assert 'resnet_refused_versions{model="cifar10"} 1.0' in httpx.get(f"{running.service.http}/metrics").text
     assert running.classify() == 1
     answer = running.admin.put("/v1/models/cifar10/default", json={"version": 3})
     assert "logits differ" in answer.json()["detail"]
