@@ -8,7 +8,7 @@ import asyncio
 import socket
 import time
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from models.card import ModelCard
 from service.access.gate import Gate
@@ -70,7 +70,7 @@ class Classifier:
         self._quarantine = Quarantine()
         self._budget = InflightBudget(settings.max_inflight_bytes, self._predict_retry_s)
         self._suspects_lock = asyncio.Lock()
-        self._lines: dict[str, FairLine] = {}  # by name@version; empty where keys are off
+        self._lines: dict[str, FairLine] = {}  # by digest; empty where keys are off
         self._is_draining = False
         self._is_refusing = False
 
@@ -212,10 +212,10 @@ class Classifier:
         if not flight.request.caller or flight.options.priority == "bulk":
             return await self._deliver(flight, link)
         line = self._find_line(flight.model)
-        await line.wait_turn(self._weigh(flight, link), flight.request.deadline)
+        has_waited = await line.wait_turn(self._weigh(flight, link), flight.request.deadline)
         flight.due = time.monotonic()  # by deadlines whoever waited longest in the line would go first again
         try:
-            return await self._deliver(flight, self._fleet.find_nearest(flight.model))
+            return await self._deliver(flight, self._fleet.find_nearest(flight.model) if has_waited else link)
         finally:
             line.leave()
 
@@ -233,8 +233,9 @@ class Classifier:
         """The predicted wait in milliseconds; raises Overloaded."""
         now = time.monotonic()
         wait_ms = link.predict_wait_ms(now)
-        if caller:
-            in_line_ms = self._find_line(model).predict_wait_ms(caller, self._gate.weigh(caller))
+        line = self._lines.get(model.digest) if caller else None
+        if line is not None and line.is_waited_in:
+            in_line_ms = line.predict_wait_ms(caller, self._gate.weigh(caller))
             wait_ms += in_line_ms / max(1, self._fleet.count_workers(model))
         try:
             check_wait(wait_ms, self._settings.max_wait_ms, (deadline - now) * 1000)
@@ -257,16 +258,15 @@ class Classifier:
         return Share(caller, self._gate.weigh(caller), cost_ms)
 
     def _find_line(self, model: ServedModel) -> FairLine:
-        def predict_wait_ms() -> float:
-            link = self._fleet.find_nearest(model)
-            return 0.0 if link is None else link.predict_wait_ms(time.monotonic())
-
-        key = f"{model.name}@{model.version}"
-        line = self._lines.get(key)
+        line = self._lines.get(model.digest)
         if line is None:
             room_ms = ROOM_BATCHES * self._settings.batch_budget_ms
-            line = self._lines[key] = FairLine(predict_wait_ms, room_ms)
+            line = self._lines[model.digest] = FairLine(partial(self._predict_wait_ms, model), room_ms)
         return line
+
+    def _predict_wait_ms(self, model: ServedModel) -> float:
+        link = self._fleet.find_nearest(model)
+        return 0.0 if link is None else link.predict_wait_ms(time.monotonic())
 
     async def _wait_worker(self, flight: _Flight) -> WorkerLink:
         try:

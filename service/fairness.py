@@ -58,6 +58,11 @@ class FairLine:
         self._rate_per_s, self._counted_at = 0.0, time.monotonic()
         self._timer: asyncio.TimerHandle | None = None
 
+    @property
+    def is_waited_in(self) -> bool:
+        """Somebody stands in it."""
+        return bool(self._turns)
+
     def predict_wait_ms(self, caller: str, weight: float) -> float:
         """Milliseconds until an image of `caller` that comes now would reach a worker; 0 without a line."""
         if not self._turns:
@@ -65,14 +70,17 @@ class FairLine:
         others = sum(one for name, one in self._weights.items() if name != caller)
         return self._waiting_ms.get(caller, 0.0) * (others + weight) / weight
 
-    async def wait_turn(self, share: Share, deadline: float) -> None:
-        """Until it is this image's turn, which `leave` ends; raises DeadlinePassed at `deadline`."""
+    async def wait_turn(self, share: Share, deadline: float) -> bool:
+        """Until it is this image's turn, which `leave` ends; returns whether it had to wait.
+
+        Raises DeadlinePassed at monotonic `deadline`.
+        """
         start = max(self._virtual, self._finish.get(share.caller, 0.0))
         self._finish[share.caller] = start + share.cost_ms / share.weight
         if not self._turns and self._has_room():
             self._virtual = start
             self._in_flight += 1
-            return
+            return False
         turn = _Turn(start, next(self._numbers), share, asyncio.Future())
         heapq.heappush(self._turns, turn)
         self._count(share, share.cost_ms)
@@ -87,6 +95,7 @@ class FairLine:
                 raise DeadlinePassed(detail) from None
             raise
         self._promised_ms -= share.cost_ms
+        return True
 
     def _give_up(self, turn: _Turn) -> None:
         if turn.is_next.cancelled():  # it stays in the line until its turn would come
