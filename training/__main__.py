@@ -111,7 +111,8 @@ def evaluate_command(
         with open_ranks() as ranks:
             about = describe_environment(ranks)
         images = len(split.images.targets)
-        what = {"model": version.reference, "precision": precision, "digest": version.digest}
+        what = {"model": version.reference, "digest": version.digest, "precision": precision}
+        what["architecture"] = version.card.architecture
         write_raw(
             out, {**what, "dataset": split.dataset, "split": split.name, "images": images, **about}, rows
         )
