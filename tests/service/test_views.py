@@ -254,7 +254,6 @@ def test_bad_option_is_an_invalid_argument(service: Service, options: dict[str, 
         {"merge": "median"},
         {"pool": ["window"]},
         {"map": True},
-        {"tta": None},
     ],
     ids=str,
 )

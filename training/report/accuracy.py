@@ -106,14 +106,17 @@ def draw_plot(title: str, rows: Sequence[Row]) -> str:
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in (place(*point) for point in front))
     parts.append(f'<polyline points="{path}" fill="none" stroke="{FRONT}" stroke-width="1.5"/>')
     heights: list[tuple[float, float]] = []
-    for ms, row in sorted(points, key=lambda point: (not point[1].is_served, point[0])):
+    for ms, row in sorted(points, key=lambda point: (point[1].is_served, point[0])):
         x, y = place(ms, row.top1_error)
         edge = f' stroke="{FRONT}" stroke-width="2"' if row.is_on_front else ""
-        parts.append(
-            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" fill="{SERVED if row.is_served else OTHER}"{edge}/>'
-        )
+        fill = SERVED if row.is_served else OTHER
         if row.is_served:
-            parts.append(_text(x + 9, _free_height(heights, x, y) + 4, f"{row.tta} {row.top1_error:.2f} %"))
+            height = _free_height(heights, x, y - LABEL_HEIGHT)
+            parts.append(
+                f'<path d="M{x:.1f} {y:.1f}V{height + 2:.1f}" stroke="{SERVED}" stroke-width="0.7"/>'
+            )
+            parts.append(_text(x + 3, height + 4, f"{row.tta} {row.top1_error:.2f} %"))
+        parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" fill="{fill}"{edge}/>')
     parts.append(_legend())
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{HEIGHT}" '
@@ -159,7 +162,7 @@ def _legend() -> str:
 
 
 def _free_height(taken: list[tuple[float, float]], x: float, y: float) -> float:
-    """A height near `y` for a label at `x` that crosses none of those written."""
+    """The height nearest above `y` for a label at `x` that crosses none of those written."""
     while any(
         abs(x - other_x) < LABEL_WIDTH and abs(y - other_y) < LABEL_HEIGHT for other_x, other_y in taken
     ):

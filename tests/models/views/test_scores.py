@@ -186,3 +186,5 @@ def test_cost_orders_the_policies(network: Subject) -> None:
     assert all(cheaper < dearer for cheaper, dearer in pairwise(costs))
     assert costs[0] == 1
     assert costs[3] == 10
+    side = network.preprocess.crop_px  # 2 (224^2 + 256^2 + 384^2 + 480^2 + 640^2) / 224^2 = 36.1
+    assert find_policy("multi_scale").cost(side, side, context) == pytest.approx(36, abs=0.7)

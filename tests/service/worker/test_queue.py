@@ -234,3 +234,18 @@ def test_predicted_wait_is_nothing_once_all_is_taken(line: Line) -> None:
         left -= len(take_batch(queue).entries)
         queue.end_batch(0, [], [])
     assert queue.wait_ms() == 0.0
+
+
+def test_cost_learnt_of_a_policy_counts_its_second_look(line: Line) -> None:
+    queue = make_queue(view_ms=10.0)
+    queue.add([line.ask()])
+    request = decode(queue, SHAPE)
+    take_batch(queue)
+    queue.end_batch(0, [(request, make_look(*[SHAPE] * 10))], [])
+    while request.backlog_ms:
+        take_batch(queue)
+        queue.end_batch(0, [], [])
+    queue.end_batch(0, [], [request])
+    queue.add([line.ask()])
+    learnt_ms = 10.0 + 0.1 * (110.0 - 10.0)  # a tenth of the way to eleven views
+    assert queue.wait_ms() == pytest.approx(learnt_ms / 2, rel=0.1)
