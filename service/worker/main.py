@@ -1,6 +1,7 @@
 """A worker process, from its first message to its exit code."""
 
 import logging
+import sys
 from pathlib import Path
 
 from models.engines.opening import load_libraries
@@ -33,7 +34,7 @@ def run(control: ControlChannel) -> int:
     if not isinstance(start, StartWorker):
         raise TypeError(f"a worker's first message is StartWorker, not {type(start).__name__}")
     settings = Settings.from_json(start.settings)
-    set_up_logs(f"worker-{start.slot}", settings.log_format, settings.log_level)
+    set_up_logs(f"worker-{start.slot}", settings.log_format, settings.log_level, sys.stdout)
     path = Path(start.version_path)
     try:
         model = load_model(path, start.device, start.threads, settings)

@@ -1,0 +1,1 @@
+"""On PYTHONPATH of a service, this folder gives its workers an engine whose device has little memory."""

@@ -1,0 +1,1 @@
+"""Engines by the names of real ones."""
