@@ -183,6 +183,12 @@ def find_children(service: Service, role: str) -> list[int]:
     return [child["pid"] for child in children if child["role"] == role and child["state"] == "up"]
 
 
+def wait_for_children(service: Service, role: str) -> list[int]:
+    """The same, at least one: the service is ready a moment before it tells of its children."""
+    wait_for(lambda: bool(find_children(service, role)), f"a {role}")
+    return find_children(service, role)
+
+
 def read_log(service: Service, message: str) -> list[dict[str, object]]:
     """Log lines with that message."""
     return [line for line in service.log if line["message"] == message]

@@ -5,20 +5,23 @@ import os
 import signal
 import socket
 
+import pytest
+
 from tests.faults.callers import (
     ABORT,
     IMAGES,
     Caller,
     Ledger,
     expect_counts,
-    find_children,
     keep_asking,
     read_counts,
     split_address,
     sum_metric,
     wait_for,
+    wait_for_children,
     write_head,
 )
+from tests.faults.engine import PYTHONPATH
 from tests.serving import Service, run_service
 
 EACH = 250
@@ -45,9 +48,9 @@ class Leavers:
         self._ledger.end(id, ABORT)
 
     async def leave_queued(self) -> None:
-        """Send whole requests to a worker that stands still, and go once they are all in its queue."""
-        (worker,) = find_children(self._service, "worker")
-        os.kill(worker, signal.SIGSTOP)
+        """Send whole requests to an engine that stands still, and go once they are all queued."""
+        (worker,) = await asyncio.to_thread(wait_for_children, self._service, "worker")
+        os.kill(worker, signal.SIGUSR2)
         ids = [self._ledger.begin() for _ in range(EACH)]
         writers = []
         for id in ids:
@@ -63,7 +66,7 @@ class Leavers:
         await asyncio.to_thread(
             wait_for, lambda: read_counts(self._service)["aborted"] == aborted + EACH, "aborts"
         )
-        os.kill(worker, signal.SIGCONT)
+        os.kill(worker, signal.SIGUSR2)
 
     def _count_queued(self) -> int:
         return sum(one["unanswered"] for one in self._service.get_json("/v1/status")["workers"])
@@ -100,7 +103,8 @@ async def leave_a_thousand_times(service: Service, ledger: Ledger) -> None:
     await asyncio.gather(*staying)
 
 
-def test_callers_who_leave_cost_nobody_else_anything() -> None:
+def test_callers_who_leave_cost_nobody_else_anything(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", PYTHONPATH)
     with run_service(max_wait_ms=50_000) as service:
         ledger = Ledger.open(service)
         asyncio.run(leave_a_thousand_times(service, ledger))

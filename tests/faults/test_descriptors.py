@@ -14,6 +14,7 @@ from tests.faults.callers import (
     find_children,
     split_address,
     wait_for,
+    wait_for_children,
 )
 from tests.serving import Service, run_service
 
@@ -52,7 +53,7 @@ async def exhaust(service: Service, ledger: Ledger, frontend: int, limit: int) -
 def test_without_descriptors_the_connected_are_answered_and_the_rest_later() -> None:
     with run_service() as service:
         ledger = Ledger.open(service)
-        (frontend,) = find_children(service, "frontend")
+        (frontend,) = wait_for_children(service, "frontend")
         asyncio.run(exhaust(service, ledger, frontend, count_descriptors(frontend) + ROOM))
         assert find_children(service, "frontend") == [frontend]
         counts = ledger.close()

@@ -20,6 +20,7 @@ from tests.faults.callers import (
     keep_asking,
     read_log,
     wait_for,
+    wait_for_children,
 )
 from tests.serving import Service, run_service
 
@@ -73,10 +74,10 @@ def test_process_in_waiting_becomes_the_next_worker() -> None:
             return bool(spares)
 
         wait_for(has_spare, "a process in waiting")
-        (killed,) = find_children(service, "worker")
+        (killed,) = wait_for_children(service, "worker")
         os.kill(killed, signal.SIGKILL)
         wait_for(lambda: find_children(service, "worker") not in ([], [killed]), "a successor")
-        assert set(find_children(service, "worker")) == spares
+        assert set(wait_for_children(service, "worker")) == spares
 
 
 async def ask_together(service: Service, ledger: Ledger) -> None:
@@ -89,11 +90,11 @@ async def ask_together(service: Service, ledger: Ledger) -> None:
 def test_stopped_worker_is_replaced_and_its_images_answered() -> None:
     with run_service(max_wait_ms=50_000) as service:
         ledger = Ledger.open(service)
-        (pid,) = find_children(service, "worker")
+        (pid,) = wait_for_children(service, "worker")
         os.kill(pid, signal.SIGSTOP)
 
         asyncio.run(ask_together(service, ledger))
-        assert find_children(service, "worker") != [pid]
+        assert wait_for_children(service, "worker") != [pid]
         assert read_log(service, "no heartbeat; killed")
         counts = ledger.close()
         assert counts == {"200": 2 * len(IMAGES)}

@@ -6,8 +6,17 @@ import signal
 
 import pytest
 
-from tests.faults.callers import IMAGES, Caller, Ledger, expect_counts, find_children, read_log
-from tests.serving import ROOT, Service, run_service
+from tests.faults.callers import (
+    IMAGES,
+    Caller,
+    Ledger,
+    expect_counts,
+    find_children,
+    read_log,
+    wait_for_children,
+)
+from tests.faults.engine import PYTHONPATH
+from tests.serving import Service, run_service
 
 CALLERS = 24
 EACH = 15
@@ -24,10 +33,10 @@ async def ask_much(service: Service, ledger: Ledger) -> None:
 
 
 def test_batches_too_large_for_the_device_are_halved(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", f"{ROOT}:{ROOT}/tests/faults/scarce")
+    monkeypatch.setenv("PYTHONPATH", PYTHONPATH)
     with run_service(max_wait_ms=50_000) as service:
         ledger = Ledger.open(service)
-        workers = find_children(service, "worker")
+        workers = wait_for_children(service, "worker")
         asyncio.run(ask_much(service, ledger))
         assert not read_log(service, "out of memory: batch halved")
         os.kill(workers[0], signal.SIGUSR1)

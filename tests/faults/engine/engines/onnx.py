@@ -1,4 +1,6 @@
-"""The real engine of that name on a device which loses its memory at SIGUSR1: two views fit from then on."""
+"""The real engine of that name at a test's command: SIGUSR1 leaves its device room for two views,
+SIGUSR2 makes it stand still until the next SIGUSR2.
+"""
 
 import importlib.util
 import signal
@@ -23,13 +25,17 @@ _spec.loader.exec_module(_real)
 list_precisions = _real.list_precisions
 
 
-class ScarceEngine:
+is_scarce, may_go = threading.Event(), threading.Event()  # of every precision's engine
+may_go.set()
+signal.signal(signal.SIGUSR1, lambda *_: is_scarce.set())
+signal.signal(signal.SIGUSR2, lambda *_: may_go.clear() if may_go.is_set() else may_go.set())
+
+
+class CommandedEngine:
     """See models.engines.base.Engine."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._is_scarce = threading.Event()
-        signal.signal(signal.SIGUSR1, lambda *_: self._is_scarce.set())
 
     @property
     def classifier(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -38,8 +44,9 @@ class ScarceEngine:
 
     def infer(self, views: NDArray[np.uint8], *, features: bool = False, threads: int = 1) -> EngineOutput:
         """Raises OutOfMemory for more than ROOM_VIEWS views once memory is scarce."""
-        if self._is_scarce.is_set() and len(views) > ROOM_VIEWS:
+        if is_scarce.is_set() and len(views) > ROOM_VIEWS:
             raise OutOfMemory(f"{len(views)} views, room for {ROOM_VIEWS}")
+        may_go.wait()
         until = time.thread_time() + FIXED_S
         while time.thread_time() < until:
             pass
@@ -50,6 +57,6 @@ class ScarceEngine:
         self._engine.close()
 
 
-def open_engine(version: ModelVersion, placement: Placement) -> ScarceEngine:
+def open_engine(version: ModelVersion, placement: Placement) -> CommandedEngine:
     """See models.engines.opening."""
-    return ScarceEngine(_real.open_engine(version, placement))
+    return CommandedEngine(_real.open_engine(version, placement))

@@ -1,1 +1,0 @@
-"""On PYTHONPATH of a service, this folder gives its workers an engine whose device has little memory."""
