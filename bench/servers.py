@@ -74,7 +74,7 @@ def run_process(
         command,
         cwd=ROOT,
         env=environment,
-        start_new_session=True,
+        process_group=0,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )

@@ -122,7 +122,7 @@ def serve_command(port: int, repository: Path, model: str, grpc_port: int = 0) -
         "grpc-port": grpc_port,
         "admin-port": 0,
         "model-repository": repository,
-        "models": model,
+        "models": model.partition("@")[0],
         "default-model": model.partition("@")[0],
         "log-level": "warning",
     }

@@ -94,10 +94,10 @@ def summarise(rounds: list[Round]) -> Round:
     """Medians by subject, and ours over the best and over each peer, by callers."""
     subjects = list(dict.fromkeys(one["subject"] for one in rounds))
     told: Round = {subject: _summarise_one(rounds, subject) for subject in subjects}
-    for ours in (one for one in OURS if one in subjects):
+    peers = [one for one in subjects if one in PEERS]
+    for ours in (one for one in OURS if one in subjects and peers):
         told[f"{ours} over"] = {
-            f"c={callers}": _compare(rounds, ours, [one for one in subjects if one in PEERS], index)
-            for index, callers in enumerate(CALLERS)
+            f"c={callers}": _compare(rounds, ours, peers, index) for index, callers in enumerate(CALLERS)
         }
     return told
 
