@@ -22,6 +22,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=300.0)
     parser.add_argument("--out", type=Path, help="keep the figures as JSON")
     given = parser.parse_args()
+    test_kills.DEADLINE_S = 10.0
     with run_service(max_wait_ms=9_000) as service:
         ledger = Ledger.open(service)
         began = time.monotonic()
