@@ -155,19 +155,19 @@ def test_keys_come_and_go_while_it_serves(guarded: Guarded, client: httpx.Client
     def ask_status() -> int:
         return client.post("/v1/classify", content=b"x", headers=bearer(key)).status_code
 
-    wait_for(lambda: ask_status() == 200)
+    wait_for(lambda: ask_status() == 200, 30.0)
     whole = guarded.file.path.read_bytes()
     guarded.file.path.write_bytes(b"{broken")
     metrics = bearer(guarded.keys["metrics"])
-    wait_for(lambda: "resnet_api_keys_stale 1.0" in client.get("/metrics", headers=metrics).text)
+    wait_for(lambda: "resnet_api_keys_stale 1.0" in client.get("/metrics", headers=metrics).text, 30.0)
     assert ask_status() == 200
     guarded.file.path.write_bytes(whole)
-    wait_for(lambda: "resnet_api_keys_stale 0.0" in client.get("/metrics", headers=metrics).text)
+    wait_for(lambda: "resnet_api_keys_stale 0.0" in client.get("/metrics", headers=metrics).text, 30.0)
     guarded.file.path.unlink()
     guarded.file.add("classify")  # the file is written anew with the other keys
     guarded.file.keys.pop(str(find_id(key)))
     write_keys(guarded.file.path, guarded.file.keys)
-    wait_for(lambda: ask_status() == 401)
+    wait_for(lambda: ask_status() == 401, 30.0)
 
 
 def test_a_batch_is_its_callers_own(guarded: Guarded, client: httpx.Client) -> None:
@@ -176,7 +176,7 @@ def test_a_batch_is_its_callers_own(guarded: Guarded, client: httpx.Client) -> N
         return client.post("/v1/batch", files={"img": b"x"}, headers=headers)
 
     other = guarded.file.add("batch")
-    wait_for(lambda: client.get("/v1/status", headers=bearer(other)).status_code == 200)
+    wait_for(lambda: client.get("/v1/status", headers=bearer(other)).status_code == 200, 30.0)
     mine = submit(guarded.keys["batch"])
     assert mine.status_code == 202
     assert submit(guarded.keys["batch"]).json()["id"] == mine.json()["id"]

@@ -143,7 +143,7 @@ def add_limited(guarded: Guarded) -> str:
     """A new key of three images, once the frontend knows it."""
     key = guarded.file.add("classify", **SLOW)
     url = f"{guarded.frontend.url}/v1/models"
-    wait_for(lambda: httpx.get(url, headers=bearer(key)).status_code == 200)
+    wait_for(lambda: httpx.get(url, headers=bearer(key)).status_code == 200, 30.0)
     return key
 
 
@@ -209,6 +209,6 @@ def test_a_gate_without_rates_has_no_headers(guarded: Guarded) -> None:
 def test_the_client_waits_as_long_as_it_is_told(guarded: Guarded) -> None:
     key = guarded.file.add("classify", rate_per_s=20.0, burst=1)
     url = f"{guarded.frontend.url}/v1/models"
-    wait_for(lambda: httpx.get(url, headers=bearer(key)).status_code == 200)
+    wait_for(lambda: httpx.get(url, headers=bearer(key)).status_code == 200, 30.0)
     with Client(guarded.frontend.url, api_key=key, attempts=20, timeout_s=60) as client:
         assert [client.classify(b"x").predictions[0].label for _ in range(3)] == ["cat"] * 3
