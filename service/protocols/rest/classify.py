@@ -90,7 +90,7 @@ def describe_parameters() -> list[dict[str, Any]]:
     flag = {"type": "boolean", "default": False}
     model = {"type": "string", "pattern": r"^[A-Za-z0-9._-]{1,128}(@[0-9]{1,9})?$"}
     tta = {"type": "string", "pattern": "^[a-z0-9_]{1,32}$"}
-    scales = {"type": "string", "pattern": "^[1-9][0-9]{2}(,[1-9][0-9]{2}){0,7}$"}
+    scales = {"type": "string", "pattern": "^[0-9]{1,4}(,[0-9]{1,4}){0,7}$"}
     rows: list[tuple[str, dict[str, Any], str]] = [
         ("model", model, "name or name@version; the default model where absent"),
         ("top_k", {"type": "integer", "minimum": 1, "maximum": 1000, "default": 5}, "how many classes"),
