@@ -17,6 +17,7 @@ from service.versions.census import VersionState
 
 TIMEOUT_S = 300.0  # a large version is hashed before the answer
 POLL_S = 0.2
+PIECE_BYTES = 1 << 18
 
 
 class VersionsClient:
@@ -40,7 +41,9 @@ class VersionsClient:
 
     def send(self, archive: IO[bytes]) -> VersionState:
         """Send an archive as it is read."""
-        return VersionState(**self._ask("POST", "/v1/versions", content=archive))
+        # Not the file itself: of a pipe the library takes the size to be 0.
+        pieces = iter(lambda: archive.read(PIECE_BYTES), b"")
+        return VersionState(**self._ask("POST", "/v1/versions", content=pieces))
 
     def push(self, path: Path) -> VersionState:
         """Send an archive, or the folder of one version."""
