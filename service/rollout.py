@@ -85,8 +85,12 @@ class Rollout:
         ]
         wanted = [one.strip() for one in self.settings.models.split(",") if one.strip()]
         names = wanted or sorted({version.card.name for version in versions})
-        chosen = [self._choose_one(name, versions) for name in names]
-        return list({target.key: target for target in chosen if target is not None}.values())
+        chosen = [self._choose_one(name, versions, self._answers_name(name, names)) for name in names]
+        targets: dict[Key, Target] = {}
+        for target in chosen:
+            if target is not None and (target.key not in targets or target.model.is_default_version):
+                targets[target.key] = target
+        return list(targets.values())
 
     def _look_at(self, versions: Sequence[ModelVersion]) -> None:
         """Forget what is gone, and refusals of what has changed since."""
@@ -96,7 +100,18 @@ class Rollout:
         first = {key: look for key, look in self.looks.items() if key in there and key not in changed}
         self.refusals, self.looks = kept, there | first
 
-    def _choose_one(self, reference: str, versions: Sequence[ModelVersion]) -> Target | None:
+    def _answers_name(self, reference: str, wanted: Sequence[str]) -> bool:
+        """Whether the bare name means this one: it does, or it is the default or newest of pins alone."""
+        name, _, pin = reference.partition("@")
+        if not pin or name in wanted:
+            return not pin
+        pins = {one.partition("@")[2] for one in wanted if one.startswith(f"{name}@")}
+        default = str(self._find_default(name))
+        return pin == (default if default in pins else max(pins, key=lambda one: (len(one), one)))
+
+    def _choose_one(
+        self, reference: str, versions: Sequence[ModelVersion], is_default_version: bool
+    ) -> Target | None:
         name, _, pin = reference.partition("@")
         candidates = [version for version in versions if version.card.name == name]
         default = self._find_default(name)
@@ -108,7 +123,7 @@ class Rollout:
         for version in candidates:
             if pin and str(version.card.version) != pin:
                 continue
-            target = _make_target(version, is_default_version=not pin)
+            target = _make_target(version, is_default_version=is_default_version)
             if target.key not in self.refusals:
                 return target
         return None

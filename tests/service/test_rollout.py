@@ -109,6 +109,25 @@ def test_pinned_version_is_served_beside_the_default(directory: Path) -> None:
     assert list_versions(make_rollout(directory, "cifar10,cifar10@1")) == [3, 1]
 
 
+@pytest.mark.parametrize(
+    ("models", "meant"),
+    [
+        ("cifar10@1", 1),
+        ("cifar10@1,cifar10@2", 2),
+        ("cifar10@3,cifar10@2", 2),  # the default among them
+        ("cifar10@1,cifar10@3", 3),
+        ("cifar10@2,cifar10", 2),  # once, under its name
+        ("cifar10,cifar10@2", 2),
+    ],
+)
+def test_bare_name_means_one_version_where_only_pins_are_served(
+    directory: Path, models: str, meant: int
+) -> None:
+    write_default(directory, "cifar10", 2)
+    chosen = [one.model for one in make_rollout(directory, models).choose()]
+    assert [one.version for one in chosen if one.is_default_version] == [meant]
+
+
 def test_removed_version_is_no_longer_chosen(directory: Path) -> None:
     rollout = make_rollout(directory)
     assert list_versions(rollout) == [3]
