@@ -57,6 +57,9 @@ class Settings:
         0, "compute threads of a worker on the CPU; 0 means one per available core"
     )
     precision: Literal["fp32", "int8"] = _says("fp32", "precision when a request names none")
+    int8_max_loss: float | None = _says(
+        None, "points of error that int8 may cost, by the card, to be used when a request names none"
+    )
     max_image_bytes: Positive = _says(20_000_000, "largest encoded image")
     max_pixels: Positive = _says(50_000_000, "most pixels of an image, checked before decoding")
     max_view_pixels: Positive = _says(4_000_000, "most pixels of one view, checked before resizing")

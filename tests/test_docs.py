@@ -23,7 +23,7 @@ def describe_settings() -> list[str]:
     """The rows that docs/operations.md must have, in the order of service/settings.py."""
     rows = []
     for one in dataclasses.fields(Settings):
-        default = str(one.default).replace(str(ZOO), "models/zoo")
+        default = "" if one.default is None else str(one.default).replace(str(ZOO), "models/zoo")
         shown = f"`{default}`" if default else ""
         rows.append(f"| `{PREFIX}{one.name.upper()}` | {shown} | {one.metadata['meaning']} |")
     return rows

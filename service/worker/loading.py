@@ -2,12 +2,15 @@
 
 import logging
 import time
+from collections.abc import Collection
 from pathlib import Path
 
+from models.card import ModelCard
 from models.decode import DecodeLimits
 from models.engines.base import Engine, EngineError, Placement
 from models.ensemble import list_precisions, open_version
 from models.integrity import BadVersion
+from models.precision import choose_precision
 from models.repository import ModelRepository, ModelVersion, check_version
 from models.selftest import SelfTestFailed, run_selftest
 from models.views import list_policies
@@ -42,10 +45,17 @@ def load_model(path: Path, device: str, threads: int, settings: Settings) -> Loa
     except (BadVersion, SelfTestFailed, EngineError) as err:
         raise VersionRefused(str(err)) from err
     decoder = _start_decoder(device, threads, settings)
-    pipeline = Pipeline(version.card, engines, list_policies(), _limits(settings), decoder)
+    pipeline = Pipeline(
+        version.card, engines, list_policies(), _limits(version.card, engines, settings), decoder
+    )
     view_ms = costs[pipeline.default_precision].view_ms((crop_px, crop_px))
     policy_ms = {tta: round(views * view_ms, 3) for tta, views in pipeline.list_costs().items()}
-    fields = {"model": version.reference, "precisions": sorted(engines), "cost_ms": policy_ms}
+    fields = {
+        "model": version.reference,
+        "precisions": sorted(engines),
+        "default": pipeline.default_precision,
+        "cost_ms": policy_ms,
+    }
     took_s = round(time.monotonic() - started, 3)
     log.info("model loaded", extra={"fields": fields | {"took_s": took_s}})
     return LoadedModel(engines, costs, pipeline, policy_ms, version.card.default_tta)
@@ -74,6 +84,7 @@ def _start_decoder(device: str, lanes: int, settings: Settings) -> InlineDecoder
     return DecoderProcesses(lanes, settings.max_decode_bytes) if chosen == "processes" else InlineDecoder()
 
 
-def _limits(settings: Settings) -> PipelineLimits:
+def _limits(card: ModelCard, engines: Collection[str], settings: Settings) -> PipelineLimits:
     decode = DecodeLimits(settings.max_image_bytes, settings.max_pixels)
-    return PipelineLimits(decode, settings.max_view_pixels, settings.precision)
+    precision = choose_precision(card, engines, settings.precision, settings.int8_max_loss)
+    return PipelineLimits(decode, settings.max_view_pixels, precision)
