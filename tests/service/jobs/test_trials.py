@@ -4,9 +4,9 @@ from tests.service.jobs.trials import measure_memory, try_kills
 
 
 def test_a_job_survives_kills_of_the_whole_service() -> None:
-    report = try_kills(images=400, kills=2, longest_s=0.5)
+    report = try_kills(images=1_200, kills=2, longest_s=0.1)
     assert (report.lost, report.doubled, report.different) == (0, 0, 0)
-    assert report.images == 400
+    assert report.images == 1_200
 
 
 def test_a_large_batch_needs_no_more_memory_than_a_small_one() -> None:

@@ -43,19 +43,31 @@ def kill_everything(service: Service) -> None:
     service.process.wait()
 
 
+def count_lines(results: Path) -> int:
+    """How many results are durable; none before the first, when there is no file yet."""
+    return results.read_bytes().count(b"\n") if results.exists() else 0
+
+
 def try_kills(images: int, kills: int, longest_s: float, seed: int = 0) -> KillReport:
-    """One job of `images` pictures; every run but the last is killed up to `longest_s` after it is ready."""
+    """One job of `images` pictures; every run but the last is killed in the middle of it.
+
+    The kills keep step with the job: kill k of n comes up to `longest_s` after k / (n + 1) of the lines are
+    there, or after the service is ready, where they already were.
+    """
     chance = random.Random(seed)
     body = make_zip(make_pictures(images))
     progress: list[int] = []
     with tempfile.TemporaryDirectory() as folder:
         location = ""
-        for _ in range(kills):
+        for kill in range(kills):
             with run_service(jobs_dir=folder) as service:
                 location = location or _submit(service, body)
+                results = Path(folder) / location[-32:] / "results.ndjson"
+                while count_lines(results) < images * kill // (kills + 1):
+                    time.sleep(0.001)
                 time.sleep(chance.uniform(0, longest_s))
                 kill_everything(service)
-            progress.append((Path(folder) / location[-32:] / "results.ndjson").read_bytes().count(b"\n"))
+            progress.append(count_lines(results))
         with (
             run_service(jobs_dir=folder) as service,
             httpx.Client(base_url=service.http, timeout=None) as client,
@@ -123,7 +135,7 @@ def main() -> None:
     parser.add_argument("trial", choices=["kills", "memory"])
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--kills", type=int, default=50)
-    parser.add_argument("--longest-s", type=float, default=0.6)
+    parser.add_argument("--longest-s", type=float, default=0.3)
     parser.add_argument("--side", type=int, default=224)
     given = parser.parse_args()
     if given.trial == "kills":
