@@ -57,7 +57,7 @@ test-service: .venv-test-service/ready ## run the tests that need no torch
 
 .PHONY: test-browser
 test-browser: .venv/ready ## look at the page in Chromium (apt install chromium); SCREENSHOTS=folder keeps pictures
-	@.venv/bin/python -m pytest tests/browser
+	@BROWSER_SLOW=1 .venv/bin/python -m pytest tests/browser
 
 .PHONY: test-cifar10
 test-cifar10: .venv/ready ## post CIFAR-10's 10,000 test images to the service (CIFAR10=folder that holds the data)

@@ -1,6 +1,7 @@
 """The page in a real Chromium, against a real service. Left out where no browser is installed.
 
-`make test-browser` runs these; SCREENSHOTS=folder keeps a picture of each state to look at.
+`make test-browser` runs all of these, `make test` the quick ones. SCREENSHOTS=folder keeps a picture of each
+state to look at.
 """
 
 import importlib.util
@@ -24,6 +25,8 @@ pytestmark = pytest.mark.skipif(
     CHROMIUM is None or importlib.util.find_spec("playwright") is None,
     reason="needs Chromium and playwright: make test-browser",
 )
+
+slow = pytest.mark.skipif(not os.environ.get("BROWSER_SLOW"), reason="many seconds long: make test-browser")
 
 
 @pytest.fixture(scope="module")
@@ -142,6 +145,7 @@ def test_everything_has_a_name_for_a_screen_reader(page: Any) -> None:
     assert unnamed == 0
 
 
+@slow
 def test_server_that_went_away_is_told_and_found_again(browser: Any) -> None:
     page = browser.new_page()
     with run_service() as gone:
@@ -155,6 +159,7 @@ def test_server_that_went_away_is_told_and_found_again(browser: Any) -> None:
     page.close()
 
 
+@slow
 def test_key_is_asked_for_where_the_server_wants_one(browser: Any, tmp_path: Path) -> None:
     key = KeyFile(tmp_path / "keys.json").add("classify")
     page = browser.new_page(viewport={"width": 390, "height": 844})

@@ -24,7 +24,7 @@ from tests.faults.callers import (
 )
 from tests.serving import Service, run_service
 
-SECONDS = max(FAULT_SECONDS, 10.0)
+SECONDS = max(FAULT_SECONDS, 6.0)
 KILL_EVERY_S = 2.0
 CALLERS = 4
 PAUSE_S = 0.02  # about half of what the small model can do on two cores
