@@ -6,7 +6,6 @@ So there images are decoded in processes of their own (decoder.py); a dead one c
 
 import logging
 import queue
-import signal
 import socket
 import subprocess
 import sys
@@ -16,13 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from models.decode import DecodedImage, DecodeLimits, ImageHeader, decode_image
+from service.children import OWN_DOING
 from service.errors import DeadlinePassed, PoisonImage
 from service.worker.decoder import EXIT_MEMORY, Refusal, Unpacked, receive_exactly, receive_reply, send_image
 
-# What a decoder ends with of its own doing; SIGKILL comes from outside and blames nobody.
-OWN_DOING = frozenset(
-    {-signal.SIGSEGV, -signal.SIGBUS, -signal.SIGABRT, -signal.SIGILL, -signal.SIGFPE, EXIT_MEMORY}
-)
 DEATHS_OF_POISON = 2
 
 log = logging.getLogger("worker")
@@ -84,7 +80,8 @@ class DecoderProcesses:
                 self._replace(decoder)
                 raise DeadlinePassed("the deadline passed while the image was decoded") from None
             except OSError:
-                deaths += self._replace(decoder) in OWN_DOING
+                code = self._replace(decoder)
+                deaths += code == EXIT_MEMORY or -code in OWN_DOING
                 if deaths == DEATHS_OF_POISON:
                     raise PoisonImage("this image crashed the decoder twice, alone") from None
                 continue
