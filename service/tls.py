@@ -5,16 +5,14 @@ connections get the new one, open connections keep theirs.
 """
 
 import logging
-import os
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
 from service.settings import BadSettings, Settings
+from service.stamps import Stamp, stamp_file
 
 log = logging.getLogger("tls")
-
-Stamp = tuple[tuple[int, int, int] | None, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +30,7 @@ class TlsFiles:
 
     def __init__(self, cert: Path, key: Path, client_ca: Path | None) -> None:
         self._cert, self._key, self._client_ca = cert, key, client_ca
-        self._stamp: Stamp = ()
+        self._stamp: tuple[Stamp | None, ...] = ()
 
     def read(self) -> Certificates:
         """The files as they are now; raises OSError, ssl.SSLError where they are missing or do not fit."""
@@ -60,17 +58,9 @@ class TlsFiles:
         log.info("certificates read")
         return found
 
-    def _take_stamp(self) -> Stamp:
+    def _take_stamp(self) -> tuple[Stamp | None, ...]:
         files = (self._cert, self._key, self._client_ca)
-        return tuple(_stamp(path) for path in files if path is not None)
-
-
-def _stamp(path: Path) -> tuple[int, int, int] | None:
-    try:
-        found = os.stat(path)
-    except OSError:
-        return None
-    return (found.st_mtime_ns, found.st_size, found.st_ino)
+        return tuple(stamp_file(path) for path in files if path is not None)
 
 
 def find_tls(settings: Settings) -> TlsFiles | None:

@@ -4,14 +4,12 @@ A file that turns out broken changes nothing: the keys read before stay, the log
 """
 
 import logging
-import os
 from pathlib import Path
 
 from service.access.keys import ApiKey, BadKeyFile, read_keys
+from service.stamps import stamp_file
 
 log = logging.getLogger("access")
-
-Stamp = tuple[int, int, int]
 
 
 def open_keyring(path: str) -> "Keyring | None":
@@ -25,13 +23,13 @@ class Keyring:
     def __init__(self, path: Path) -> None:
         """Raises BadKeyFile: nobody starts to serve without knowing whom."""
         self._path = path
-        self._stamp = _stamp(path)
+        self._stamp = stamp_file(path)
         self.keys: dict[str, ApiKey] = read_keys(path)
         self.is_current = True
 
     def refresh(self) -> bool:
         """Read the file if it is another one than last time; returns whether it was looked at."""
-        stamp = _stamp(self._path)
+        stamp = stamp_file(self._path)
         if stamp == self._stamp:
             return False
         self._stamp = stamp
@@ -44,12 +42,3 @@ class Keyring:
             fields = {"reason": str(err), "keys": len(self.keys)}
             log.error("API keys not read, the old ones stay", extra={"fields": fields})
         return True
-
-
-def _stamp(path: Path) -> Stamp | None:
-    """What differs between two files of one name; follows links, as Kubernetes swaps those."""
-    try:
-        found = os.stat(path)
-    except OSError:
-        return None
-    return (found.st_mtime_ns, found.st_size, found.st_ino)
