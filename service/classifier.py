@@ -26,7 +26,7 @@ from service.errors import (
 from service.fairness import FairLine, Share
 from service.fleet import RESPAWN_PATIENCE_S, Fleet, FleetMessage
 from service.links import Answer, LinkLost, WorkerLink
-from service.messages import Failure, ServedModel
+from service.messages import Failure, ModelsChanged, ServedModel
 from service.metrics import FrontendMetrics
 from service.quarantine import Quarantine
 from service.settings import Settings
@@ -172,6 +172,8 @@ class Classifier:
     def apply(self, message: FleetMessage, sock: socket.socket | None = None) -> None:
         """Take one message of the supervisor's; `sock` is WorkerUp's connection."""
         self._fleet.apply(message, sock)
+        if isinstance(message, ModelsChanged):
+            self._drop_lines()
 
     def drain(self) -> None:
         """Not ready any more; what comes is still answered."""
@@ -263,6 +265,10 @@ class Classifier:
             room_ms = ROOM_BATCHES * self._settings.batch_budget_ms
             line = self._lines[model.digest] = FairLine(partial(self._predict_wait_ms, model), room_ms)
         return line
+
+    def _drop_lines(self) -> None:
+        """Of versions that are gone; who still stands in one keeps it until he is let through."""
+        self._lines = {digest: line for digest, line in self._lines.items() if self._roster.has_card(digest)}
 
     def _predict_wait_ms(self, model: ServedModel) -> float:
         link = self._fleet.find_nearest(model)

@@ -80,6 +80,10 @@ class Roster:
             raise UnknownModel(f"the card of {model.name}@{model.version} cannot be read")
         return card
 
+    def has_card(self, digest: str) -> bool:
+        """Whether that version is served, or some worker still has it, and its card was read."""
+        return digest in self._cards
+
     def label_of(self, wanted: str) -> str:
         """The served name `wanted` means, or "other": a closed set for the labels of metrics."""
         try:

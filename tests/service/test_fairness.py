@@ -1,6 +1,7 @@
 """Two keys and less worker than both want: each gets its share, and the small one is served at once."""
 
 import asyncio
+import gc
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,11 +10,23 @@ import httpx
 import pytest
 
 from service.access.keys import find_id
+from service.classifier import Classifier
 from service.errors import DeadlinePassed
 from service.fairness import FairLine, Share
-from service.messages import Classify, Result
+from service.messages import Classify, ModelsChanged, Result, WorkerDown, WorkerUp
+from service.metrics import FrontendMetrics
+from service.settings import load_settings
+from service.transport import make_work_pair
+from service.types import ClassifyOptions, ClassifyRequest
 from tests.service.access.trials import KeyFile, bearer
-from tests.service.frontends import Answers, make_served, run_frontend, wait_for
+from tests.service.frontends import (
+    Answers,
+    ThreadWorker,
+    answer_at_once,
+    make_served,
+    run_frontend,
+    wait_for,
+)
 
 COST_MS = 1000.0  # of which a worker is given two at a time; so dear that the test's own pace is nothing
 
@@ -183,3 +196,29 @@ def test_a_greedy_key_starves_nobody(tmp_path: Path) -> None:
     assert max(at for at, name in enumerate(order) if name == "small") <= 10
     assert set(greedy_codes) == {200, 503}
     assert 15 <= greedy_codes.count(200) <= 25  # twenty seconds' worth
+
+
+def count_lines() -> int:
+    gc.collect()
+    return sum(isinstance(one, FairLine) for one in gc.get_objects())
+
+
+def test_a_version_that_is_gone_leaves_no_line_behind(tmp_path: Path) -> None:
+    async def run() -> list[int]:
+        classifier = Classifier(load_settings({}, {}), FrontendMetrics(tmp_path, 0))
+        lines = []
+        for version in (1, 2, 3):
+            model = make_served(tmp_path, version=version)
+            classifier.apply(ModelsChanged("cifar10", [model], []))
+            ours, theirs = make_work_pair()
+            worker = ThreadWorker(theirs, answer_at_once)
+            classifier.apply(WorkerUp(version, "cpu", model, {"center": 1.0}), ours)
+            options = ClassifyOptions()
+            await classifier.classify(ClassifyRequest(b"x", "id", time.monotonic() + 60, options, "key"))
+            classifier.apply(WorkerDown(version, "exit code 0", []))
+            await asyncio.to_thread(worker.die)
+            lines.append(count_lines())
+        classifier.close()
+        return lines
+
+    assert asyncio.run(run()) == [1, 1, 1]
