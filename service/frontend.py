@@ -5,9 +5,9 @@ when the supervisor is gone.
 """
 
 import asyncio
-import resource
 import socket
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import uvloop
@@ -18,6 +18,7 @@ from service.access.gate import Gate
 from service.access.keyring import open_keyring
 from service.access.rates import RateTable
 from service.classifier import Classifier
+from service.descriptors import fit_connections, raise_descriptor_limit
 from service.logs import set_up_logs
 from service.messages import StartFrontend
 from service.metrics import FrontendMetrics
@@ -37,8 +38,11 @@ LISTENERS: tuple[Listener, ...] = ("http", "grpc", "admin")
 class Frontend:
     """One frontend from its first message to the end of its drain."""
 
-    def __init__(self, control: ControlChannel, start: StartFrontend, fds: list[int]) -> None:
-        self._settings = Settings.from_json(start.settings)
+    def __init__(
+        self, control: ControlChannel, start: StartFrontend, settings: Settings, fds: list[int]
+    ) -> None:
+        """`settings`: those of `start`, with what this process cannot hold cut down."""
+        self._settings = settings
         self._metrics = FrontendMetrics(Path(start.metrics_dir), start.slot)
         # The last one, admin, is not there while that port is closed.
         self._sockets = {name: socket.socket(fileno=fd) for name, fd in zip(LISTENERS, fds, strict=False)}
@@ -86,11 +90,11 @@ def run(control: ControlChannel) -> int:
         raise TypeError(f"a frontend starts with StartFrontend, not {type(start).__name__}")
     settings = Settings.from_json(start.settings)
     set_up_logs(f"frontend-{start.slot}", settings.log_format, settings.log_level, sys.stdout)
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    connections = fit_connections(settings.max_connections, raise_descriptor_limit())
+    settings = replace(settings, max_connections=connections)
 
     async def serve() -> None:
-        await Frontend(control, start, fds).serve()
+        await Frontend(control, start, settings, fds).serve()
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve())

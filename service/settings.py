@@ -86,7 +86,9 @@ class Settings:
     header_timeout_s: PositiveFloat = _says(10.0, "time to send a request's headers")
     body_timeout_s: PositiveFloat = _says(30.0, "longest silence within a request's body")
     keepalive_timeout_s: PositiveFloat = _says(75.0, "idle time after which a connection is closed")
-    max_connections: Positive = _says(4_096, "HTTP connections per frontend")
+    max_connections: Positive = _says(
+        4_096, "HTTP connections per frontend, where the limit of open files allows"
+    )
     drain_delay: Annotated[float, Field(ge=0)] = _says(
         0.0, "seconds to serve on after SIGTERM while not ready, for balancers to look elsewhere"
     )
