@@ -84,10 +84,14 @@ class Settings:
     request_timeout_s: PositiveFloat = _says(30.0, "deadline of a request that states none")
     max_request_timeout_s: PositiveFloat = _says(300.0, "longest deadline a request may ask for")
     header_timeout_s: PositiveFloat = _says(10.0, "time to send a request's headers")
-    body_timeout_s: PositiveFloat = _says(30.0, "longest silence within a request's body")
-    keepalive_timeout_s: PositiveFloat = _says(75.0, "idle time after which a connection is closed")
+    body_timeout_s: PositiveFloat = _says(
+        30.0, "longest silence within a request's body; time for a whole gRPC message"
+    )
+    keepalive_timeout_s: PositiveFloat = _says(
+        75.0, "idle time after which an HTTP connection, or a stream of images over gRPC, is closed"
+    )
     max_connections: Positive = _says(
-        4_096, "HTTP connections per frontend, where the limit of open files allows"
+        4_096, "connections per frontend, of HTTP and as many of gRPC, where the limit of open files allows"
     )
     drain_delay: Annotated[float, Field(ge=0)] = _says(
         0.0, "seconds to serve on after SIGTERM while not ready, for balancers to look elsewhere"

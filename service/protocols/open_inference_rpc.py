@@ -157,9 +157,9 @@ class InferenceServicer(pb_grpc.GRPCInferenceServiceServicer):
                     raise asyncio.CancelledError from error
 
             share_bytes = int(STREAM_SHARE * self._context.settings.max_inflight_bytes)
-            window = Window(STREAM_WINDOW, share_bytes)
-            answers = OrderedAnswers(aiter(request_iterator), answer, pb.ModelInferRequest.ByteSize, window)
-            await answers.run(tell)
+            window, size_of = Window(STREAM_WINDOW, share_bytes), pb.ModelInferRequest.ByteSize
+            silence_s = self._context.settings.keepalive_timeout_s
+            await OrderedAnswers(aiter(request_iterator), answer, size_of, window, silence_s).run(tell)
 
         await self._calls.answer(f"/{NAME}/ModelStreamInfer", context, work)
 

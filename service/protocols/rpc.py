@@ -16,10 +16,10 @@ import service.protocols
 from models.catalog import find_entries
 from service.protocols.base import ProtocolContext, ProtocolEntry
 from service.protocols.rpc_calls import Calls
-from service.protocols.rpc_decoding import DecodingGuard
 from service.protocols.rpc_door import RpcDoor
 from service.protocols.rpc_health import NAME as HEALTH
 from service.protocols.rpc_health import add_health
+from service.protocols.rpc_intake import Intake
 from service.protocols.rpc_service import RpcService
 from service.settings import Settings
 from service.tls import Certificates, TlsFiles, find_tls
@@ -34,8 +34,9 @@ MAX_METADATA_BYTES = 1 << 14
 MAX_AGE_S = 3_600
 MAX_AGE_GRACE_S = 3_600
 IDLE_S = 600
-# The server asks a silent client whether it is there; clients may ask every 10 s, also without calls.
-PING_S = 60
+# The server asks a silent client whether it is there; one that has stopped within its headers cannot answer.
+# Clients may ask every 10 s, also without calls.
+PING_S = 10
 PING_TIMEOUT_S = 20
 CLIENT_PING_S = 10
 NEVER_S = 86_400
@@ -69,7 +70,7 @@ async def start(context: ProtocolContext, sock: socket.socket) -> RunningRpc:
     server = grpc.aio.server(
         interceptors=[
             *([] if context.gate.is_open else [RpcDoor(context.gate, calls)]),
-            DecodingGuard(calls),  # last: it keeps what it is given, which must not be a refusal
+            Intake(calls, context.settings),  # last: it keeps what it is given, which must not be a refusal
         ],
         options=list_options(context.settings),
         maximum_concurrent_rpcs=context.settings.max_connections,
@@ -104,6 +105,7 @@ def list_options(settings: Settings) -> list[tuple[str, Any]]:
         ("grpc.max_metadata_size", MAX_METADATA_BYTES),
         ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
         ("grpc.max_concurrent_streams", MAX_STREAMS),
+        ("grpc.max_allowed_incoming_connections", settings.max_connections),
         ("grpc.max_connection_age_ms", MAX_AGE_S * 1000),
         ("grpc.max_connection_age_grace_ms", MAX_AGE_GRACE_S * 1000),
         ("grpc.max_connection_idle_ms", IDLE_S * 1000),

@@ -47,6 +47,7 @@ class ClassifierServicer(pb_grpc.ClassifierServicer):
 
         async def work(call: Call) -> None:
             window = Window(STREAM_WINDOW, int(STREAM_SHARE * self._settings.max_inflight_bytes))
+            silence_s = self._settings.keepalive_timeout_s
 
             def answer(
                 index: int, item: pb.ClassifyStreamRequest
@@ -59,7 +60,7 @@ class ClassifierServicer(pb_grpc.ClassifierServicer):
                 except Exception as error:  # the library has no name for it: the caller left
                     raise asyncio.CancelledError from error
 
-            await OrderedAnswers(aiter(request_iterator), answer, _size_of, window).run(tell)
+            await OrderedAnswers(aiter(request_iterator), answer, _size_of, window, silence_s).run(tell)
 
         await self._calls.answer(f"/{NAME}/ClassifyStream", context, work)
 

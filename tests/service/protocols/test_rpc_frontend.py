@@ -124,7 +124,8 @@ def test_a_thousand_streamed_images_leave_the_memory_flat(frontend: RunningFront
             if told % 50 == 0:
                 most_kb = max(most_kb, read_memory_kb(frontend.child.pid))
     assert told == 1_000
-    assert most_kb - before_kb < 60_000, (before_kb, most_kb)
+    # A leak would be 200 MB. A busy machine's buffers were seen to take 68 MB.
+    assert most_kb - before_kb < 130_000, (before_kb, most_kb)
 
 
 def test_a_killed_frontend_leaves_the_port_to_its_successor() -> None:
