@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from service.commands.terminal import make_console, say
 from service.errors import ServiceError
 from service.settings import BadSettings, load_settings
 
@@ -35,14 +36,14 @@ def COMMAND(source: str, out: Path, overwrite: bool, **given: Any) -> None:
     An interrupted run goes on where it stopped. Exit code 0: every image was classified; 1: some were not,
     their rows say why; 2: nothing was begun; 130: interrupted.
     """
-    console = Console(stderr=True)
+    console = make_console(stderr=True)
     if out.exists() and not overwrite:
-        console.print(f"{out} is there already; remove it, or add --overwrite", style="red", highlight=False)
+        say(console, f"{out} is there already; remove it, or add --overwrite", "red")
         sys.exit(NOT_STARTED)
     try:
         sys.exit(_score(source, out, given, console))
     except (ServiceError, BadSettings) as err:
-        console.print(str(err), style="red", highlight=False)
+        say(console, str(err), "red")
         sys.exit(NOT_STARTED)
 
 
@@ -73,7 +74,7 @@ def _score(source: str, out: Path, given: dict[str, Any], console: Console) -> i
         try:
             run.score(scorer, model.threads)
         except KeyboardInterrupt:
-            console.print(f"interrupted after {run.summary.done} images; the same command goes on from there")
+            say(console, f"interrupted after {run.summary.done} images; the same command goes on from there")
             return INTERRUPTED
         finally:
             is_over.set()
@@ -104,8 +105,8 @@ def _print_summary(summary: Any, took_s: float, out: Path, console: Console) -> 
     console.print(table)
     scored = summary.done - summary.resumed
     earlier = f", {summary.resumed:,} of them by an earlier run" if summary.resumed else ""
-    console.print(
+    say(
+        console,
         f"{summary.done:,} images{earlier}: {summary.failed:,} failed; "
         f"{scored / took_s:,.0f} images/s; {out}",
-        highlight=False,
     )

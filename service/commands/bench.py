@@ -12,7 +12,6 @@ from typing import Any
 
 import click
 import httpx
-from rich.console import Console
 from rich.table import Table
 
 from service.client import Client, ClientTls
@@ -21,6 +20,7 @@ from service.client.load import Connectable, Report, Target, run_closed, run_ope
 from service.commands.completion import complete_policy
 from service.commands.progress import show_progress
 from service.commands.server import NOT_REACHED, add_server_options
+from service.commands.terminal import make_console
 from service.commands.tls import add_tls_options
 from service.errors import CallerError, ServiceError
 from service.types import ClassifyOptions
@@ -213,4 +213,4 @@ def _print_table(rows: list[dict[str, object]]) -> None:
         values = [row["load"], row["rate_per_s"], *(row[f"p{share * 100:g}_ms"] for share in PERCENTILES)]
         values += [row["errors"], row["mean_batch"]]
         table.add_row(*("-" if value is None else str(value) for value in values))
-    Console().print(table)
+    make_console().print(table)

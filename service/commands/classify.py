@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from service.client import Client, ClientTls, ImageSource, Outcome
 from service.commands.completion import complete_policy
 from service.commands.progress import show_progress
 from service.commands.server import NOT_REACHED, add_server_options
+from service.commands.terminal import make_console
 from service.commands.tls import add_tls_options
 from service.errors import OurError, OverloadError, ServiceError
 from service.private import run_private_service
@@ -189,4 +189,4 @@ def _print_table(name: str, answer: Classification) -> None:
     table = Table("class", "probability", "", title=title, title_justify="left")
     for one in answer.predictions:
         table.add_row(one.label, f"{100 * one.probability:.2f} %", "█" * round(20 * one.probability))
-    Console().print(table)
+    make_console().print(table)

@@ -11,6 +11,7 @@ from models.card import ModelCard
 from models.integrity import BadVersion
 from models.repository import ModelRepository, ModelVersion, UnknownModel, check_version
 from service.commands.progress import show_progress
+from service.commands.terminal import make_console, say
 from service.settings import load_settings
 
 BROKEN = 1
@@ -26,14 +27,14 @@ def COMMAND(version: str, repository: str | None) -> None:
     Exit code 0 when all is well, 1 when the version is broken, 2 when there is none.
     """
     found = _find(version, repository)
-    console = Console()
+    console = make_console()
     _print_card(console, found.card, found.digest)
     try:
         check_version(found.path)
         for precision in [name for name in ("fp32", "int8") if name in found.card.tolerance]:
             with show_progress(f"self-test {precision}"):
                 told = _run_selftest(found, precision)
-            console.print(f"self-test {precision}: {told}")
+            say(console, f"self-test {precision}: {told}")
     except (BadVersion, ValueError) as err:
         click.echo(f"broken: {err}", err=True)
         sys.exit(BROKEN)
@@ -76,7 +77,7 @@ def _print_card(console: Console, card: ModelCard, digest: str) -> None:
     }
     facts |= {f"SHA-256 {name}": sha256 for name, sha256 in sorted(card.files.items())}
     for name, value in facts.items():
-        console.print(f"{name:15} {value}", soft_wrap=True, highlight=False)
+        say(console, f"{name:15} {value}")
     if card.metrics:
         table = Table("data", "images", "policy", "precision", "top-1 error %", "top-5 error %")
         for row in card.metrics:

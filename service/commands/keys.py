@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
 from rich.table import Table
+
+from service.commands.terminal import make_console
 
 if TYPE_CHECKING:
     from service.access.keys import ApiKey, Scope
@@ -79,7 +80,7 @@ def list_keys(path: Path) -> None:
         rate = "" if key.rate_per_s is None else f"{key.rate_per_s:g}/s, {key.burst} at once"
         expires = "" if key.expires is None else key.expires.isoformat()
         table.add_row(key.id, " ".join(sorted(key.scopes)), rate, f"{key.weight:g}", expires, key.note)
-    Console().print(table)
+    make_console().print(table)
 
 
 @COMMAND.command("revoke")

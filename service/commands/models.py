@@ -5,11 +5,11 @@ import sys
 from pathlib import Path
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from service.client import Client, ClientTls
 from service.commands.server import NOT_REACHED, add_server_options
+from service.commands.terminal import make_console
 from service.commands.tls import add_tls_options
 from service.errors import ServiceError
 
@@ -38,4 +38,4 @@ def COMMAND(
         default = "yes" if model.is_default else ""
         policies = ", ".join(model.policies)
         table.add_row(model.name, str(model.version), default, str(len(model.labels)), policies)
-    Console().print(table)
+    make_console().print(table)

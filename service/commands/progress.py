@@ -4,8 +4,9 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from service.commands.terminal import make_console
 
 QUICK_S = 1.0  # what is over sooner shows none
 
@@ -13,7 +14,7 @@ QUICK_S = 1.0  # what is over sooner shows none
 @contextmanager
 def show_progress(what: str, total: float | None = None) -> Iterator[Callable[[float], None]]:
     """Yields a function that takes how much of `total` is done; without a total the bar only moves."""
-    console = Console(stderr=True)
+    console = make_console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     progress = Progress(*columns, console=console, transient=True, redirect_stdout=False)
     task = progress.add_task(what, total=total)

@@ -6,11 +6,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from service.client.outcome import ConnectionFailed
 from service.client.versions import VersionsClient
+from service.commands.terminal import make_console
 from service.errors import ServiceError
 from service.versions.census import VersionState
 
@@ -41,7 +41,7 @@ def list_versions(server: tuple[str, str]) -> None:
         for one in client.list():
             default = "yes" if one.is_default else ""
             table.add_row(_name(one), default, one.state, one.digest[:12], one.reason or one.use or "")
-    Console().print(table)
+    make_console().print(table)
 
 
 @COMMAND.command("push")

@@ -108,6 +108,12 @@ def test_an_unfinished_run_is_not_mixed_with_another(tmp_path: Path) -> None:
     assert "was begun with another" in score(folder, out, code=2)
 
 
+def test_a_path_is_told_as_it_is(tmp_path: Path) -> None:
+    out = tmp_path / f"[bold]{'long' * 25}:cat:.ndjson"
+    out.touch()
+    assert f"{out} is there already" in score(tmp_path, out, code=2)
+
+
 @pytest.mark.parametrize(
     ("source", "out", "more", "says"),
     [
