@@ -128,7 +128,10 @@ class WorkQueue:
                 self._backlog.learn_policy(request.tta, request.looks_ms)  # a second look counts too
                 self._forget(request)
             for request, look in again:
-                self._add_look(request, look)
+                if request.is_open:
+                    self._add_look(request, look)
+                else:  # given up meanwhile: what is charged now would never be taken back
+                    self._forget(request)
 
     def forget(self, requests: Iterable[Request]) -> None:
         """These are answered, or nobody waits for them; what they held is free once no lane works on it."""

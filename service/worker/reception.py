@@ -156,18 +156,18 @@ class Reception:
         if self._quiet_since is not None:
             self._quiet_since = time.monotonic()
         now = time.monotonic()
-        accepted: list[Request] = []
+        accepted: dict[int, Request] = {}
         for message, payload in frames:
             if isinstance(message, Classify):
                 request = Request(connection, message, payload, now)
                 connection.requests[message.id] = request
-                accepted.append(request)
+                accepted[message.id] = request
             elif isinstance(message, Cancel):
                 cancelled = connection.requests.pop(message.id, None)
-                if cancelled is not None:
+                if accepted.pop(message.id, None) is None and cancelled is not None:
                     self._queue.forget([cancelled])
         if accepted:
-            self._queue.add(accepted)
+            self._queue.add(list(accepted.values()))
 
     def _disconnect(self, connection: Connection) -> None:
         self._selector.unregister(connection)

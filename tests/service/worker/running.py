@@ -76,6 +76,12 @@ class Frontend:
         """One image to classify."""
         self.socket.sendall(encode_frame(Classify(id, f"r{id}", deadline, options), image))
 
+    def send_and_cancel(self, id: int, image: bytes) -> None:
+        """One image, given up in the same breath."""
+        self.socket.sendall(
+            encode_frame(Classify(id, f"r{id}", FAR, CENTER), image) + encode_frame(Cancel(id))
+        )
+
     def cancel(self, id: int) -> None:
         """Nobody waits for it."""
         self.socket.sendall(encode_frame(Cancel(id)))

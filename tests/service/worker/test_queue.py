@@ -180,6 +180,17 @@ def test_image_larger_than_the_memory_budget_is_decoded_alone(line: Line) -> Non
     assert queue.reserve(0, huge, 11 * MEGABYTE)
 
 
+def test_cancelled_between_two_looks_leaves_no_wait_behind(line: Line) -> None:
+    queue = make_queue()
+    queue.add([line.ask(tta="adaptive")])
+    request = decode(queue, SHAPE)
+    take_batch(queue)
+    line.cancel(request)
+    queue.forget([request])
+    queue.end_batch(0, [(request, make_look(SHAPE))], [])
+    assert queue.wait_ms() == 0
+
+
 def test_cancelled_while_decoded_gives_its_memory_back(line: Line) -> None:
     queue = make_queue()
     gone, next_one = line.ask(), line.ask()

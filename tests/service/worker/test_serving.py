@@ -110,6 +110,19 @@ def test_cancelled_request_never_reaches_the_engine() -> None:
     assert sum(engine.calls) == 2
 
 
+def test_image_given_up_in_the_same_breath_leaves_no_wait_behind() -> None:
+    with RunningWorker(SumEngine()) as worker:
+        frontend = worker.connect()
+        for id in range(1, 50):
+            frontend.send_and_cancel(id, make_image(0))
+        frontend.send(50, make_image(0))
+        frontend.receive(50)
+        frontend.send(51, make_image(0))
+        answer = frontend.receive(51)
+    assert isinstance(answer, Result)
+    assert answer.wait_ms == 0
+
+
 def test_expired_request_is_told_so_and_never_reaches_the_engine() -> None:
     gate = Gate()
     engine = SumEngine(gate)
