@@ -2,13 +2,13 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator
-from contextlib import AbstractContextManager
+import weakref
+from collections.abc import AsyncGenerator, Iterable, Iterator
+from functools import partial
 from types import TracebackType
 from typing import Any, Protocol
 
-from anyio.from_thread import BlockingPortal, start_blocking_portal
-
+from service.client.background import Background
 from service.client.http import HttpTransport
 from service.client.images import ImageSource, encode_image
 from service.client.outcome import ModelInfo, Outcome
@@ -114,7 +114,7 @@ class AsyncClient:
                     raise
             await asyncio.sleep(pause_s)
 
-    async def classify_many(self, images: Iterable[ImageSource], **options: Any) -> AsyncIterator[Outcome]:
+    async def classify_many(self, images: Iterable[ImageSource], **options: Any) -> AsyncGenerator[Outcome]:
         """Classify images as they are drawn from `images`, answers in their order, one Outcome each.
 
         At most `window` images are held at once, however many there are. A bad image is an Outcome with an
@@ -152,21 +152,24 @@ class AsyncClient:
 
 
 class Client:
-    """AsyncClient for code without asyncio: the same methods, blocking. Safe to share between threads."""
+    """AsyncClient for code without asyncio: the same methods, blocking. Safe to share between threads.
+
+    Use as `with Client(...)`, or close it; one that is forgotten closes itself with the program.
+    """
 
     def __init__(self, url: str = DEFAULT_URL, **settings: Any) -> None:
         """`settings` as AsyncClient's."""
-        self._entry: AbstractContextManager[BlockingPortal] = start_blocking_portal()
-        self._portal = self._entry.__enter__()
+        self._background = Background()
 
         async def build() -> AsyncClient:
             return AsyncClient(url, **settings)
 
         try:
-            self._client = self._portal.call(build)
+            self._client = self._background.call(build())
         except BaseException:
-            self._entry.__exit__(None, None, None)
+            self._background.close(partial(asyncio.sleep, 0))
             raise
+        self._close = weakref.finalize(self, self._background.close, self._client.close)
 
     def __enter__(self) -> "Client":
         return self
@@ -178,43 +181,36 @@ class Client:
 
     def close(self) -> None:
         """Close every connection and stop the background loop."""
-        self._portal.call(self._client.close)
-        self._entry.__exit__(None, None, None)
+        self._close()
 
     def classify(self, image: ImageSource, **options: Any) -> Classification:
         """As AsyncClient.classify."""
-
-        async def ask() -> Classification:
-            return await self._client.classify(image, **options)
-
-        return self._portal.call(ask)
+        return self._background.call(self._client.classify(image, **options))
 
     def classify_many(self, images: Iterable[ImageSource], **options: Any) -> Iterator[Outcome]:
         """As AsyncClient.classify_many; `images` is drawn from on the background thread."""
+        outcomes = self._client.classify_many(images, **options)
 
-        async def start() -> AsyncIterator[Outcome]:
-            return self._client.classify_many(images, **options)
-
-        async def step(outcomes: AsyncIterator[Outcome]) -> Outcome | None:
+        async def step() -> Outcome | None:
             return await anext(outcomes, None)
 
-        async def stop(outcomes: Any) -> None:
+        async def stop() -> None:
             await outcomes.aclose()
 
-        outcomes = self._portal.call(start)
         try:
-            while (outcome := self._portal.call(step, outcomes)) is not None:
+            while (outcome := self._background.call(step())) is not None:
                 yield outcome
         finally:
-            self._portal.call(stop, outcomes)
+            if not self._background.is_closed:
+                self._background.call(stop())
 
     def list_models(self) -> list[ModelInfo]:
         """As AsyncClient.list_models."""
-        return self._portal.call(self._client.list_models)
+        return self._background.call(self._client.list_models())
 
     def is_ready(self) -> bool:
         """As AsyncClient.is_ready."""
-        return self._portal.call(self._client.is_ready)
+        return self._background.call(self._client.is_ready())
 
 
 def make_options(given: dict[str, Any]) -> ClassifyOptions:

@@ -11,7 +11,7 @@ from grpc_status import rpc_status
 
 from service.client.outcome import ConnectionFailed, ModelInfo
 from service.client.tls import ClientTls
-from service.errors import DeadlinePassed, Internal, ServiceError, find_error
+from service.errors import BadRequest, DeadlinePassed, Internal, ServiceError, find_error
 from service.pb import classifier_pb2 as pb
 from service.pb import classifier_pb2_grpc as pb_grpc
 from service.types import (
@@ -43,7 +43,10 @@ class GrpcTransport:
     ) -> Classification:
         """One unary call."""
         metadata = (*self._metadata, *((("x-request-id", request_id),) if request_id else ()))
-        request = write_request(image, options)
+        try:
+            request = write_request(image, options)
+        except (TypeError, ValueError) as err:  # what no field holds, such as a top_k of -1
+            raise BadRequest(f"an option cannot be sent: {err}") from err
         try:
             answer = await self._classifier.Classify(request, timeout=timeout_s, metadata=metadata)
         except grpc.aio.AioRpcError as err:

@@ -2,9 +2,12 @@
 
 import asyncio
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +16,7 @@ from PIL import Image
 from service.client import AsyncClient, Client, ConnectionFailed
 from service.errors import BadRequest, BrokenImage, UnknownModel
 from service.version import find_version
-from tests.serving import PHOTOGRAPHS, Service, run_service
+from tests.serving import PHOTOGRAPHS, ROOT, Service, run_service
 
 CAT = PHOTOGRAPHS / "cat.jpg"
 
@@ -128,6 +131,34 @@ def test_the_client_says_who_it_is() -> None:
             assert not client.is_ready()
         hearing.join()
     assert f"\r\nuser-agent: resnet-serve-client/{find_version()}\r\n".encode() in heard[0].lower()
+
+
+@pytest.mark.parametrize("ending", ["", "del client", "raise SystemExit(0)", "list(zip(many, range(2)))"])
+def test_a_client_that_nobody_closes_lets_the_program_end(url: str, ending: str) -> None:
+    lines = [
+        "from service.client import Client",
+        f"client = Client({url!r})",
+        f"print(client.classify({str(CAT)!r}).predictions[0].label)",
+        f"many = client.classify_many([{str(CAT)!r}] * 9)",
+        ending,
+    ]
+    command = [sys.executable, "-W", "error", "-c", "\n".join(lines)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "cat\n", "")
+
+
+def test_a_closed_client_says_so(url: str) -> None:
+    client = Client(url)
+    client.close()
+    client.close()
+    with pytest.raises(RuntimeError, match="this client is closed"):
+        client.is_ready()
+
+
+@pytest.mark.parametrize("options", [{"top_k": -1}, {"top_k": 10**12}, {"wants_map": True, "map_class": -1}])
+def test_an_option_no_server_takes_is_a_bad_request(url: str, options: dict[str, Any]) -> None:
+    with Client(url) as client, pytest.raises(BadRequest):
+        client.classify(CAT, **options)
 
 
 def test_server_out_of_reach_is_told_as_such() -> None:
