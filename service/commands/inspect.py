@@ -8,11 +8,14 @@ from rich.console import Console
 from rich.table import Table
 
 from models.card import ModelCard
+from models.engines.base import EngineError, Placement
+from models.ensemble import list_precisions, open_version
 from models.integrity import BadVersion
-from models.repository import ModelRepository, ModelVersion, UnknownModel, check_version
+from models.repository import ModelRepository, ModelVersion, UnknownModel, check_version, read_version
+from models.selftest import SelfTestFailed, run_selftest
 from service.commands.progress import show_progress
 from service.commands.terminal import make_console, say
-from service.settings import load_settings
+from service.settings import BadSettings, load_settings
 
 BROKEN = 1
 NOT_FOUND = 2
@@ -26,40 +29,38 @@ def COMMAND(version: str, repository: str | None) -> None:
 
     Exit code 0 when all is well, 1 when the version is broken, 2 when there is none.
     """
-    found = _find(version, repository)
+    found, among = _find(version, repository)
     console = make_console()
     _print_card(console, found.card, found.digest)
     try:
         check_version(found.path)
-        for precision in [name for name in ("fp32", "int8") if name in found.card.tolerance]:
+        for precision in list_precisions(found, among, "cpu"):
             with show_progress(f"self-test {precision}"):
-                told = _run_selftest(found, precision)
+                told = _run_selftest(found, among, precision)
             say(console, f"self-test {precision}: {told}")
-    except (BadVersion, ValueError) as err:
+    except (BadVersion, SelfTestFailed, EngineError) as err:
         click.echo(f"broken: {err}", err=True)
         sys.exit(BROKEN)
 
 
-def _find(reference: str, repository: str | None) -> ModelVersion:
-    from models.repository import read_version
-
+def _find(reference: str, repository: str | None) -> tuple[ModelVersion, ModelRepository]:
+    """The version, and where the members lie that it may have."""
     try:
         if Path(reference).is_dir():
-            return read_version(Path(reference).absolute())
+            path = Path(reference).absolute()
+            return read_version(path), ModelRepository([path.parent.parent])
         directories = (repository or load_settings().model_repository).split(":")
-        return ModelRepository([Path(one) for one in directories]).find(reference)
-    except (UnknownModel, BadVersion) as err:
+        among = ModelRepository([Path(one) for one in directories if one])
+        return among.find(reference), among
+    except (UnknownModel, BadVersion, BadSettings) as err:
         click.echo(str(err), err=True)
         sys.exit(NOT_FOUND)
 
 
-def _run_selftest(version: ModelVersion, precision: str) -> str:
-    from models.engines.onnx import GRAPHS, OnnxEngine
-    from models.selftest import run_selftest
-
-    if GRAPHS[precision] not in version.card.files:
-        return "no graph of that precision"
-    result = run_selftest(version.card, OnnxEngine(version, precision), precision)
+def _run_selftest(version: ModelVersion, among: ModelRepository, precision: str) -> str:
+    engine = open_version(version, among, Placement(precision=precision))
+    result = run_selftest(version.card, engine, precision)
+    engine.close()
     return f"{result.images} golden images, largest difference {result.difference:.2g}"
 
 
@@ -74,6 +75,10 @@ def _print_card(console: Console, card: ModelCard, digest: str) -> None:
         "default policy": card.default_tta,
         "made": f"{source.kind} {source.created}",
         "from": f"recipe {source.recipe}, seed {source.seed}, commit {source.commit}",
+    }
+    facts |= {
+        f"member {member.name}@{member.version}": f"weight {member.weight:g}, digest {member.digest}"
+        for member in card.members
     }
     facts |= {f"SHA-256 {name}": sha256 for name, sha256 in sorted(card.files.items())}
     for name, value in facts.items():

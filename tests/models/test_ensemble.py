@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from models.cli import main
 from models.engines.base import Placement
@@ -13,6 +14,7 @@ from models.ensemble import list_precisions, open_version, write_ensemble
 from models.integrity import BadVersion
 from models.repository import ModelRepository, ModelVersion, check_version, write_version
 from models.selftest import run_selftest
+from service.commands.inspect import COMMAND as INSPECT
 from tests.models.making import random_version
 
 WEIGHTS = (3.0, 1.0)
@@ -62,6 +64,15 @@ def test_ensemble_passes_check_and_selftest_like_any_version(
     assert run_selftest(ensemble.card, open_version(ensemble, repository, Placement())).difference < 1e-5
     assert main(["check", str(repository.directories[0])]) == 0
     assert "pair@1: good: fp32" in capsys.readouterr().out
+
+
+def test_inspect_tells_the_members_and_runs_the_selftest(repository: ModelRepository) -> None:
+    home = str(repository.directories[0])
+    for asked in (["pair", "--repository", home], [f"{home}/pair/1"]):
+        told = CliRunner().invoke(INSPECT, asked)
+        assert told.exit_code == 0, told.output
+        assert "member deep@1" in told.output
+        assert "self-test fp32: 3 golden images" in told.output
 
 
 def test_command_line_writes_an_ensemble(
