@@ -647,7 +647,11 @@ class ModelInferResponse(_message.Message):
     model_version: _builtins.str
     id: _builtins.str
     @_builtins.property
-    def parameters(self) -> _containers.MessageMap[_builtins.str, Global___InferParameter]: ...
+    def parameters(self) -> _containers.MessageMap[_builtins.str, Global___InferParameter]:
+        """`tta_asked` and `tta_used`, view policies; the latter one for each image, with commas between, where overload
+        told them apart. `tta_views`: views of all images together.
+        """
+
     @_builtins.property
     def outputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelInferResponse.InferOutputTensor]: ...
     @_builtins.property

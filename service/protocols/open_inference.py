@@ -15,7 +15,7 @@ from service.protocols.open_inference_tensors import (
     make_probs,
 )
 from service.protocols.options import parse_options
-from service.types import ClassifyOptions, ModelSummary
+from service.types import ClassifyOptions, ModelSummary, TtaUse
 
 # Parameters of the protocol that say nothing about classification.
 IGNORED = frozenset(
@@ -52,10 +52,11 @@ class InferCall:
 
 @dataclass(frozen=True, slots=True)
 class InferAnswer:
-    """What answered, and `PROBS`."""
+    """What answered, `PROBS`, and what `parameters` tell of the view policy (see describe_tta)."""
 
     model: ModelSummary
     output: OutputTensor
+    parameters: Mapping[str, str | int]
 
 
 def name_model(name: str, version: str) -> str:
@@ -97,9 +98,17 @@ async def infer(context: ProtocolContext, call: InferCall) -> InferAnswer:
     count = min(call.output.classification, classes)
     options = replace(options, model=name_model(model.name, str(model.version)), top_k=count or classes)
     many = ManyImages(call.images, options, call.request_id, deadline, call.protocol, call.caller)
-    answers = [one.predictions for one in await classify_many(context, many)]
+    found = await classify_many(context, many)
+    answers = [one.predictions for one in found]
     output = make_classification(answers, count) if count else make_probs(answers, classes)
-    return InferAnswer(model, output)
+    return InferAnswer(model, output, describe_tta([one.tta for one in found]))
+
+
+def describe_tta(uses: Sequence[TtaUse]) -> dict[str, str | int]:
+    """The policy asked for, the one used (one for each image where overload told them apart), all views."""
+    used = [one.used for one in uses]
+    named = used[0] if len(set(used)) == 1 else ",".join(used)
+    return {"tta_asked": uses[0].asked, "tta_used": named, "tta_views": sum(one.views for one in uses)}
 
 
 def check_outputs(names: Sequence[str]) -> None:

@@ -102,6 +102,7 @@ def encode_answer(answer: InferAnswer, call_id: str, *, is_binary: bool) -> tupl
     told: dict[str, Any] = {
         "model_name": answer.model.name,
         "model_version": str(answer.model.version),
+        "parameters": answer.parameters,
         "outputs": [tensor],
     }
     if call_id:

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
-from service.errors import BadRequest, ServiceError
+from service.errors import BadRequest, ServiceError, UnknownModel
 from service.pb import open_inference_pb2 as pb
 from service.pb import open_inference_pb2_grpc as pb_grpc
 from service.protocols.base import ProtocolContext
@@ -70,10 +70,13 @@ class InferenceServicer(pb_grpc.GRPCInferenceServiceServicer):
     async def ModelReady(  # noqa: N802
         self, request: pb.ModelReadyRequest, context: ServicerContext
     ) -> pb.ModelReadyResponse:
-        """A worker of the model is up."""
+        """Whether a worker of the model is up: of one that nobody knows, none is."""
 
         def tell() -> dict[str, Any]:
-            return {"ready": find_model(self._context, request.name, request.version).workers > 0}
+            try:
+                return {"ready": find_model(self._context, request.name, request.version).workers > 0}
+            except UnknownModel:
+                return {"ready": False}
 
         return await self._tell("ModelReady", context, pb.ModelReadyResponse, tell)
 
@@ -194,7 +197,7 @@ class InferenceServicer(pb_grpc.GRPCInferenceServiceServicer):
             )
             answer = await infer(self._context, asked)
         output = answer.output
-        return pb.ModelInferResponse(
+        response = pb.ModelInferResponse(
             model_name=answer.model.name,
             model_version=str(answer.model.version),
             id=request.id,
@@ -205,6 +208,10 @@ class InferenceServicer(pb_grpc.GRPCInferenceServiceServicer):
             ],
             raw_output_contents=[output.to_bytes()],
         )
+        for name, value in answer.parameters.items():
+            kind = "string_param" if isinstance(value, str) else "int64_param"
+            setattr(response.parameters[name], kind, value)
+        return response
 
     async def _tell(
         self, call: str, context: ServicerContext, kind: type[Answer], tell: Callable[[], dict[str, Any]]

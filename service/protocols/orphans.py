@@ -2,17 +2,22 @@
 
 import base64
 import binascii
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import msgspec
 
 from service.errors import BadRequest
-from service.types import Classification, Prediction
+from service.protocols.options import parse_options
+from service.types import Classification, ClassifyOptions, Prediction
 
 # As many images as one request of the Open Inference Protocol may have.
 MAX_INSTANCES = 256
 # TorchServe's image classifier answers with this many classes.
 TORCHSERVE_TOP_K = 5
+# Options that these routes take in the query; whatever else their clients write there says nothing to us.
+OPTIONS = ("tta", "scales", "merge", "pool", "precision", "priority")
 
 
 class _Predict(msgspec.Struct):
@@ -35,6 +40,12 @@ def parse_instances(body: bytes) -> list[bytes]:
         many = f"{len(instances)} instances, it must have 1 to {MAX_INSTANCES}"
         raise BadRequest(f"the request has {many}", "instances")
     return [_decode(number, one) for number, one in enumerate(instances)]
+
+
+def read_options(query: Mapping[str, str], model: str, top_k: int) -> ClassifyOptions:
+    """What the query asks for; raises BadRequest."""
+    given = {name: query[name] for name in OPTIONS if name in query}
+    return replace(parse_options(given), model=model, top_k=top_k)
 
 
 def name_labels(predictions: tuple[Prediction, ...]) -> dict[str, float]:

@@ -141,6 +141,14 @@ class OutputBody(BaseModel):
     data: list[float] | list[str] | None = None
 
 
+class InferParametersBody(BaseModel):
+    """The view policy asked for, the one used (one for each image where they differ), and views in all."""
+
+    tta_asked: str
+    tta_used: str
+    tta_views: int
+
+
 class InferResponseBody(BaseModel):
     """The answer; the caller's `id` comes back."""
 
@@ -149,6 +157,7 @@ class InferResponseBody(BaseModel):
     model_name: str
     model_version: str
     id: str | None = None
+    parameters: InferParametersBody
     outputs: list[OutputBody]
 
 

@@ -14,8 +14,9 @@ import pytest
 
 from service.errors import BadRequest
 from service.messages import RefusedModel
+from service.protocols.open_inference import describe_tta
 from service.protocols.open_inference_tensors import make_classification, make_probs, split_raw
-from service.types import Prediction
+from service.types import Prediction, TtaUse
 from tests.service.frontends import RunningFrontend, run_frontend, wait_for
 
 INFER = "/v2/models/cifar10/infer"
@@ -127,6 +128,14 @@ def test_base64_in_json(client: httpx.Client, shape: list[int]) -> None:
     answer = client.post(INFER, json=make_json([b"image"], shape, id="seven"))
     assert read_probs(answer) == pytest.approx(PROBS)
     assert (answer.json()["id"], answer.json()["model_version"]) == ("seven", "1")
+
+
+def test_an_answer_tells_the_view_policy_that_was_used(client: httpx.Client) -> None:
+    told = client.post(INFER, json=make_json([b"image"] * 2, [2])).json()["parameters"]
+    assert told == {"tta_asked": "center", "tta_used": "center", "tta_views": 2}
+    uses = [TtaUse("ten_crop", "ten_crop", 10), TtaUse("ten_crop", "mirror", 2)]
+    expected = {"tta_asked": "ten_crop", "tta_used": "ten_crop,mirror", "tta_views": 12}
+    assert describe_tta(uses) == expected
 
 
 def test_a_bare_image_with_header_length_zero(client: httpx.Client, frontend: RunningFrontend) -> None:
@@ -313,6 +322,19 @@ def test_torchserves_clients_get_labels(client: httpx.Client, method: str, path:
     assert client.request(method, path, content=b"image").json() == pytest.approx(
         {"cat": 0.7, "dog": 0.2, "ship": 0.1}
     )
+
+
+@pytest.mark.parametrize("path", ["/predictions/cifar10", "/v1/models/cifar10:predict"])
+def test_their_clients_may_ask_for_a_view_policy(
+    client: httpx.Client, frontend: RunningFrontend, path: str
+) -> None:
+    body = json.dumps({"instances": ["aW1hZ2U="]}).encode()
+    answer = client.post(f"{path}?tta=mirror&priority=bulk&customHeader=x", content=body)
+    assert answer.status_code == 200
+    options = frontend.workers[1].received[-1][0].options
+    assert (options.tta, options.priority) == ("mirror", "bulk")
+    assert client.post(f"{path}?merge=median", content=body).status_code == 400
+    assert client.post(f"{path}?tta=mirror&tta=center", content=body).status_code == 400
 
 
 def test_torchserves_form(client: httpx.Client, frontend: RunningFrontend) -> None:

@@ -11,8 +11,16 @@ from service.errors import BadRequest, UnknownModel
 from service.protocols.base import ProtocolContext
 from service.protocols.many import ManyImages, classify_many
 from service.protocols.options import parse_deadline
-from service.protocols.orphans import TORCHSERVE_TOP_K, describe_prediction, name_labels, parse_instances
+from service.protocols.orphans import (
+    OPTIONS,
+    TORCHSERVE_TOP_K,
+    describe_prediction,
+    name_labels,
+    parse_instances,
+    read_options,
+)
 from service.protocols.rest.body import is_form
+from service.protocols.rest.classify import describe_parameters, parse_query
 from service.protocols.rest.exchange import Connection, Exchange
 from service.protocols.rest.intake import limit_base64, limit_raw, read_inflated
 from service.protocols.rest.multipart import find_boundary, split_parts
@@ -72,7 +80,7 @@ def make_router(context: ProtocolContext) -> APIRouter:
                 response_model=dict[str, float],
                 responses={status: {"model": TorchServeError} for status in STATUSES},
                 summary="TorchServe's predictions: label -> probability",
-                openapi_extra={"requestBody": _describe_image()},
+                openapi_extra={"parameters": _list_parameters(), "requestBody": _describe_image()},
             )
     for path, answer in (("", predict_any), ("/versions/{version}", predict_one)):
         router.add_api_route(
@@ -83,7 +91,7 @@ def make_router(context: ProtocolContext) -> APIRouter:
             response_model=PredictBody,
             responses={status: {"model": ErrorBody} for status in STATUSES},
             summary="TF Serving's and KServe v1's predict",
-            openapi_extra={"requestBody": _describe_instances()},
+            openapi_extra={"parameters": _list_parameters(), "requestBody": _describe_instances()},
         )
     return router
 
@@ -93,9 +101,9 @@ def _make_predictions(context: ProtocolContext) -> Callable[[Request, str], Awai
         exchange: Exchange = request.scope["exchange"]
         exchange.model = model
         deadline = parse_deadline(exchange.text(b"request-timeout"), context.settings)
+        options = read_options(parse_query(request.scope["query_string"]), model, TORCHSERVE_TOP_K)
         with context.classifier.reserve(0) as lease:
             body = await read_inflated(request, lease, limit_raw(context.settings.max_image_bytes), deadline)
-            options = ClassifyOptions(model=model, top_k=TORCHSERVE_TOP_K)
             image = _read_image(body, exchange)
             [answer] = await _classify(context, request, [image], options, deadline)
         return name_labels(answer.predictions)
@@ -108,6 +116,7 @@ def _make_predict(context: ProtocolContext) -> Callable[[Request, str], Awaitabl
         exchange: Exchange = request.scope["exchange"]
         exchange.model = model
         deadline = parse_deadline(exchange.text(b"request-timeout"), context.settings)
+        query = parse_query(request.scope["query_string"])
         with context.classifier.reserve(0) as lease:
             limit_bytes = limit_base64(context.settings.max_image_bytes)
             body = await read_inflated(request, lease, limit_bytes, deadline)
@@ -117,7 +126,7 @@ def _make_predict(context: ProtocolContext) -> Callable[[Request, str], Awaitabl
             classes = len(card.labels)
             images = await asyncio.to_thread(parse_instances, body)
             del body  # from here the images are held once
-            options = ClassifyOptions(model=model, top_k=classes)
+            options = read_options(query, model, top_k=classes)
             answers = await _classify(context, request, images, options, deadline)
         return {"predictions": [describe_prediction(one, classes) for one in answers]}
 
@@ -144,6 +153,10 @@ def _read_image(body: bytes, exchange: Exchange) -> bytes:
     if len(files) != 1:
         raise BadRequest(f"the form has {len(files)} files, it must have one, such as data=@cat.jpg", "data")
     return files[0]
+
+
+def _list_parameters() -> list[dict[str, Any]]:
+    return [one for one in describe_parameters() if one["name"] in OPTIONS]
 
 
 def _describe_image() -> dict[str, Any]:

@@ -11,6 +11,7 @@ import tritonclient.grpc as tgrpc
 import tritonclient.grpc.aio as tgrpc_aio
 import tritonclient.http as thttp
 import tritonclient.http.aio as thttp_aio
+from google.protobuf import json_format
 from tritonclient.utils import InferenceServerException
 
 HTTP, GRPC, *FILES = sys.argv[1:]
@@ -38,7 +39,8 @@ def check_server(client: Any, *, is_http: bool) -> None:
     assert client.is_server_live()
     assert client.is_server_ready()
     assert client.is_model_ready(MODEL)
-    assert not is_ready_or_none(client, "nobody")
+    assert not client.is_model_ready("nobody")
+    assert not client.is_model_ready(MODEL, "77")
     more: dict[str, bool] = {} if is_http else {"as_json": True}
     assert client.get_server_metadata(**more)["name"] == "resnet-serve"
     metadata = client.get_model_metadata(MODEL, **more)
@@ -58,13 +60,6 @@ def check_server(client: Any, *, is_http: bool) -> None:
     assert client.get_inference_statistics(**more)["model_stats"]
 
 
-def is_ready_or_none(client: Any, name: str) -> bool:
-    try:
-        return bool(client.is_model_ready(name))
-    except InferenceServerException:
-        return False
-
-
 def check_infer(client: Any, module: Any, *, is_http: bool) -> np.ndarray[Any, Any]:
     flat = client.infer(MODEL, make_inputs(module, IMAGES, has_column=False), request_id="one")
     scores: np.ndarray[Any, Any] = flat.as_numpy("PROBS")
@@ -74,6 +69,11 @@ def check_infer(client: Any, module: Any, *, is_http: bool) -> np.ndarray[Any, A
     for inputs in (make_inputs(module, IMAGES, has_column=True), make_padded(module, IMAGES)):
         again = client.infer(MODEL, inputs, priority=1, timeout=20_000_000, parameters={"tta": "center"})
         assert np.allclose(again.as_numpy("PROBS"), scores, atol=1e-6)
+    told = client.infer(MODEL, inputs, parameters={"tta": "mirror"}).get_response()
+    told = told["parameters"] if is_http else json_format.MessageToDict(told)["parameters"]
+    views = 2 * len(IMAGES)
+    assert told["tta_used"] == ("mirror" if is_http else {"stringParam": "mirror"}), told
+    assert told["tta_views"] == (views if is_http else {"int64Param": str(views)}), told
     inputs = make_inputs(module, IMAGES, has_column=True)
     ranked = client.infer(MODEL, inputs, outputs=[module.InferRequestedOutput("PROBS", class_count=2)])
     for row, best in zip(scores, ranked.as_numpy("PROBS"), strict=True):
