@@ -21,6 +21,7 @@ from typing import Any
 
 from bench.images import make_images
 from bench.machine import describe_machine, probe
+from bench.quietness import Quietness
 from service.client.load import Report, Target, run_closed, run_open
 from tests.serving import Service, run_service
 
@@ -37,7 +38,7 @@ class Watch:
 
     livez_s: list[float] = field(default_factory=list)
     livez_failed: int = 0
-    memory: list[int] = field(default_factory=list)
+    memory: list[dict[str, int]] = field(default_factory=list)
 
 
 def list_processes(service: Service) -> dict[str, int]:
@@ -52,22 +53,26 @@ def read_cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / CLOCK_TICKS
 
 
-def read_memory(service: Service) -> int:
-    """Bytes of all processes of the service, shared pages counted once."""
-    total = 0
-    for pid in [service.process.pid, *service.list_pids()]:
+def read_memory(processes: dict[str, int]) -> dict[str, int]:
+    """Bytes of each process, shared pages counted once."""
+    found = {}
+    for name, pid in processes.items():
         try:
             lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
         except OSError:
             continue
-        total += next(int(line.split()[1]) << 10 for line in lines if line.startswith("Pss:"))
-    return total
+        found[name] = next(int(line.split()[1]) << 10 for line in lines if line.startswith("Pss:"))
+    return found
 
 
 @contextmanager
 def watching(service: Service) -> Iterator[Watch]:
     """Ask /livez and read the memory until the end of the block."""
     watch, is_over = Watch(), threading.Event()
+    processes = list_processes(service)
+    del processes["load"]
+    for pid in set(service.list_pids()) - set(processes.values()):
+        processes["in waiting"] = pid
 
     def look() -> None:
         next_memory = 0.0
@@ -79,7 +84,7 @@ def watching(service: Service) -> Iterator[Watch]:
             except OSError:
                 watch.livez_failed += 1
             if time.monotonic() >= next_memory:
-                watch.memory.append(read_memory(service))
+                watch.memory.append(read_memory(processes))
                 next_memory = time.monotonic() + 1.0
 
     thread = threading.Thread(target=look)
@@ -110,19 +115,28 @@ def describe(report: Report) -> dict[str, Any]:
     }
 
 
+def describe_memory(seen: list[dict[str, int]]) -> dict[str, Any]:
+    """The least and most of all together, and the most of each process, in MB."""
+    totals = [round(sum(one.values()) / 1e6, 1) for one in seen]
+    most = {name: round(max(one.get(name, 0) for one in seen) / 1e6, 1) for name in seen[0]}
+    return {"least": min(totals), "most": max(totals), "most_by_process": most}
+
+
 def load_and_watch(service: Service, load: Any) -> dict[str, Any]:
     """Run one load; what it saw, what was seen beside it, and who used the processor."""
     processes = list_processes(service)
     before = {name: read_cpu_s(pid) for name, pid in processes.items()}
+    quietness = Quietness()
     with watching(service) as watch:
         report: Report = asyncio.run(load)
     used = {name: read_cpu_s(pid) - before[name] for name, pid in processes.items()}
     return describe(report) | {
+        "others": quietness.others(sum(used.values())),
         "cores": {name: round(seconds / report.seconds, 3) for name, seconds in used.items()},
         "livez_p99_ms": percentile_ms(watch.livez_s, 0.99),
         "livez_max_ms": percentile_ms(watch.livez_s, 1.0),
         "livez_failed": watch.livez_failed,
-        "memory_mb": [round(min(watch.memory) / 1e6, 1), round(max(watch.memory) / 1e6, 1)],
+        "memory_mb": describe_memory(watch.memory),
         "probe": round(probe(), 1),
     }
 

@@ -12,7 +12,7 @@ from functools import lru_cache, partial
 
 from models.card import ModelCard
 from service.access.gate import Gate
-from service.admission import InflightBudget, Lease, check_wait, choose_policy, predict_retry_s
+from service.admission import CAUTION, InflightBudget, Lease, check_wait, choose_policy, predict_retry_s
 from service.answers import read_failure, read_map, read_predictions, read_timings
 from service.errors import (
     BadRequest,
@@ -234,7 +234,7 @@ class Classifier:
     def _check_wait(self, model: ServedModel, link: WorkerLink, deadline: float, caller: str) -> float:
         """The predicted wait in milliseconds; raises Overloaded."""
         now = time.monotonic()
-        wait_ms = link.predict_wait_ms(now)
+        wait_ms = CAUTION * link.predict_wait_ms(now)
         line = self._lines.get(model.digest) if caller else None
         if line is not None and line.is_waited_in:
             in_line_ms = line.predict_wait_ms(caller, self._gate.weigh(caller))

@@ -57,7 +57,8 @@ class WorkerLink:
         self._frames = FrameReader()
         self._told_wait_ms = 0.0
         self._told_at = time.monotonic()
-        self._sent_since_ms = 0.0
+        self._sent: deque[tuple[int, float]] = deque()  # ids and costs that the told wait does not have in it
+        self._sent_ms = 0.0
         sock.setblocking(False)
         loop.add_reader(sock.fileno(), self._read)
 
@@ -73,11 +74,12 @@ class WorkerLink:
 
     def predict_wait_ms(self, now: float) -> float:
         """Milliseconds until an image sent now would start: what the worker last said, and what it was sent
-        since. A worker that owes answers and is silent counts as busy at least as long as it has been silent.
+        that it did not know of then. One that owes answers and is silent counts as busy at least as long as
+        it has been silent.
         """
         silent_ms = (now - self._told_at) * 1000
         if self._waiting:
-            return max(self._told_wait_ms, silent_ms - self._sent_since_ms) + self._sent_since_ms
+            return max(self._told_wait_ms, silent_ms - self._sent_ms) + self._sent_ms
         return max(0.0, self._told_wait_ms - silent_ms)
 
     async def exchange(
@@ -100,7 +102,9 @@ class WorkerLink:
         answer: asyncio.Future[Answer] = self._loop.create_future()
         self._waiting[id] = answer
         if options.priority != "bulk":  # bulk work gives way, so nobody waits for it
-            self._sent_since_ms += self.cost_ms.get(options.tta or "", self.cost_ms.get("center", 0.0))
+            cost_ms = self.cost_ms.get(options.tta or "", self.cost_ms.get("center", 0.0))
+            self._sent.append((id, cost_ms))
+            self._sent_ms += cost_ms
         message = Classify(id, request.request_id, request.deadline, options, is_suspect, due)
         self._send(encode_head(message, len(request.image)), request.image)
         timer = self._loop.call_later(left_s, self._expire, id)
@@ -191,11 +195,17 @@ class WorkerLink:
             answer = self._waiting.pop(message.id, None)
             if answer is not None and not answer.done():
                 answer.set_result((message, payload))
+            seen = max(message.seen, message.id)  # frames come in order
         elif isinstance(message, Load):
             self.cost_ms, self.drain_per_s = message.cost_ms, message.drain_per_s
+            seen = message.seen
         else:
             return
-        self._told_wait_ms, self._told_at, self._sent_since_ms = message.wait_ms, time.monotonic(), 0.0
+        self._told_wait_ms, self._told_at = message.wait_ms, time.monotonic()
+        while self._sent and self._sent[0][0] <= seen:
+            self._sent_ms -= self._sent.popleft()[1]
+        if not self._sent:  # sums of floats do not come back to nothing by themselves
+            self._sent_ms = 0.0
 
     def _lose(self) -> None:
         if not self.is_up:

@@ -42,7 +42,10 @@ class MapAnswer(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Result(msgspec.Struct, frozen=True, array_like=True, tag="result"):
-    """Worker -> frontend: ranked `indices` and `probabilities`; `wait_ms`: the predicted wait now."""
+    """Worker -> frontend: ranked `indices` and `probabilities`; `wait_ms`: the predicted wait now.
+
+    `seen`: the last id of this connection that is part of it; this one at least.
+    """
 
     id: int
     indices: list[int]
@@ -56,10 +59,11 @@ class Result(msgspec.Struct, frozen=True, array_like=True, tag="result"):
     wait_ms: float
     logits: list[float] | None = None
     map: MapAnswer | None = None
+    seen: int = 0
 
 
 class Failure(msgspec.Struct, frozen=True, array_like=True, tag="failure"):
-    """Worker -> frontend: `slug` of service.errors; `wait_ms` is the predicted wait now.
+    """Worker -> frontend: `slug` of service.errors; `wait_ms` and `seen` as in Result.
 
     `field`: the parameter that is wrong, of a BadRequest.
     """
@@ -70,18 +74,21 @@ class Failure(msgspec.Struct, frozen=True, array_like=True, tag="failure"):
     wait_ms: float
     retry_after_s: float | None = None
     field: str | None = None
+    seen: int = 0
 
 
 class Load(msgspec.Struct, frozen=True, array_like=True, tag="load"):
     """Worker -> every frontend, when its predicted wait has moved without a result to say so.
 
     `wait_ms`: predicted milliseconds until a request arriving now would start; `cost_ms`: what one image of
-    each policy costs at the native size, measured; `drain_per_s`: images per second lately.
+    each policy costs at the native size, measured; `drain_per_s`: images per second lately; `seen` as in
+    Result.
     """
 
     wait_ms: float
     cost_ms: dict[str, float]
     drain_per_s: float
+    seen: int
 
 
 WorkMessage = Classify | Cancel | Result | Failure | Load

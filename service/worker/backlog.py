@@ -5,6 +5,7 @@ views will cost once they are known, and nothing once its batch runs; a batch co
 """
 
 from service.worker.costs import mean_smoothly
+from service.worker.pace import Pace
 from service.worker.request import Request
 
 FIRST_DECODE_MS = 0.2  # a 1 kB JPEG; what is unknown at start is learnt within ten images
@@ -22,6 +23,8 @@ class Backlog:
         self._queued = 0
         self._queued_ms = 0.0
         self._running: dict[int, tuple[float, float]] = {}
+        self._pace = Pace(lanes)
+        self._done_ms = 0.0
         self._decode_ms_per_byte = DECODE_MS_PER_BYTE
 
     def arrive(self, request: Request) -> None:
@@ -40,6 +43,7 @@ class Backlog:
 
     def settle(self, request: Request, ms: float) -> None:
         """`ms` of its views went into a batch."""
+        self._progress(request, ms)
         left_ms = request.backlog_ms - ms
         self.charge(request, left_ms if left_ms > ROUNDING_MS else 0.0)
 
@@ -54,6 +58,8 @@ class Backlog:
     def start(self, lane: int, now: float, predicted_ms: float) -> None:
         """`lane` is busy for about that long."""
         self._running[lane] = (now, predicted_ms)
+        self._pace.note(self._done_ms, now, is_more=self._queued > 0)
+        self._done_ms = 0.0
 
     def end(self, lane: int) -> None:
         """`lane` is free."""
@@ -62,6 +68,7 @@ class Backlog:
     def end_decode(self, lane: int, request: Request) -> None:
         """`lane` has decoded the request's image, or failed to."""
         self.end(lane)
+        self._progress(request, self.predict_decode_ms(request))
         rate = max(0.0, request.decode_ms - FIRST_DECODE_MS) / max(1, request.image_bytes)
         self._decode_ms_per_byte = mean_smoothly(self._decode_ms_per_byte, rate)
 
@@ -74,4 +81,8 @@ class Backlog:
         if len(self._running) < self._lanes and not self._queued:
             return 0.0
         left = sum(max(0.0, ms - 1000.0 * (now - at)) for at, ms in list(self._running.values()))
-        return (self._queued_ms + left) / self._lanes
+        return (self._queued_ms + left) / self._pace.rate
+
+    def _progress(self, request: Request, ms: float) -> None:
+        if not request.is_bulk:
+            self._done_ms += ms

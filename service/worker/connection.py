@@ -16,7 +16,8 @@ class Connection:
     """Read by the IO thread alone; any thread may send.
 
     `requests` are the accepted and unanswered ones by id. Whoever removes an entry may answer it, so each is
-    answered at most once; a single dict operation is atomic, so no lock is needed.
+    answered at most once; a single dict operation is atomic, so no lock is needed. `seen` is the
+    id of the last that was accepted and is part of the predicted wait.
     """
 
     def __init__(self, sock: socket.socket, slot: int, wake: Callable[[], None]) -> None:
@@ -24,6 +25,7 @@ class Connection:
         sock.setblocking(False)
         self.slot = slot
         self.requests: dict[int, Request] = {}
+        self.seen = 0
         self.told_at = 0.0
         self.told_wait_ms = 0.0
         self._socket = sock

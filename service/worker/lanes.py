@@ -132,12 +132,13 @@ class Lane(threading.Thread):
 
     def _reply(self, replies: Sequence[Reply]) -> None:
         """Answer each request that still waits; one write for all of a frontend's."""
+        seen = {request.connection: request.connection.seen for request, _ in replies}  # before the wait
         wait_ms = self._shop.queue.wait_ms()
         frames: dict[Connection, list[bytes]] = {}
         for request, answer in replies:
             if request.connection.requests.pop(request.message.id, None) is None:
                 continue
-            frame = encode_reply(request, answer, wait_ms)
+            frame = encode_reply(request, answer, wait_ms, seen[request.connection])
             frames.setdefault(request.connection, []).append(frame)
             self.answers += 1
         for connection, parts in frames.items():

@@ -115,7 +115,8 @@ class Reception:
                 self._tell(connection, wait_ms)
 
     def _tell(self, connection: Connection, wait_ms: float) -> None:
-        connection.send(encode_frame(Load(wait_ms, self._cost_ms, self._drain_per_s)), wait_ms)
+        load = Load(wait_ms, self._cost_ms, self._drain_per_s, connection.seen)
+        connection.send(encode_frame(load), wait_ms)
 
     def _hear_supervisor(self, _: int) -> None:
         try:
@@ -155,19 +156,21 @@ class Reception:
             return
         if self._quiet_since is not None:
             self._quiet_since = time.monotonic()
-        now = time.monotonic()
+        now, seen = time.monotonic(), connection.seen
         accepted: dict[int, Request] = {}
         for message, payload in frames:
             if isinstance(message, Classify):
                 request = Request(connection, message, payload, now)
                 connection.requests[message.id] = request
                 accepted[message.id] = request
+                seen = message.id
             elif isinstance(message, Cancel):
                 cancelled = connection.requests.pop(message.id, None)
                 if accepted.pop(message.id, None) is None and cancelled is not None:
                     self._queue.forget([cancelled])
         if accepted:
             self._queue.add(list(accepted.values()))
+        connection.seen = seen
 
     def _disconnect(self, connection: Connection) -> None:
         self._selector.unregister(connection)

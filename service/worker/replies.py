@@ -14,14 +14,14 @@ from service.worker.request import Request
 Reply = tuple[Request, Answer | ServiceError]
 
 
-def encode_reply(request: Request, answer: Answer | ServiceError, wait_ms: float) -> bytes:
-    """The frame of an answer or a refusal; `wait_ms` is the predicted wait now."""
+def encode_reply(request: Request, answer: Answer | ServiceError, wait_ms: float, seen: int) -> bytes:
+    """The frame of an answer or a refusal; `wait_ms` is the predicted wait now, images up to `seen` in it."""
     if isinstance(answer, ServiceError):
-        return _encode_failure(request, answer, wait_ms)
-    return _encode_result(request, answer, wait_ms)
+        return _encode_failure(request, answer, wait_ms, seen)
+    return _encode_result(request, answer, wait_ms, seen)
 
 
-def _encode_result(request: Request, answer: Answer, wait_ms: float) -> bytes:
+def _encode_result(request: Request, answer: Answer, wait_ms: float, seen: int) -> bytes:
     options, scores = request.message.options, answer.scores
     indices = rank_classes(scores.probabilities, options.top_k)
     now = time.monotonic()
@@ -40,6 +40,7 @@ def _encode_result(request: Request, answer: Answer, wait_ms: float) -> bytes:
         wait_ms=wait_ms,
         logits=scores.logits.tolist() if options.wants_logits else None,
         map=_describe_map(answer.map),
+        seen=seen,
     )
     return encode_frame(result, b"" if answer.map is None else answer.map.drawn.png)
 
@@ -50,9 +51,9 @@ def _describe_map(found: ClassMap | None) -> MapAnswer | None:
     return MapAnswer(found.class_index, found.drawn.array.tolist(), found.drawn.box)
 
 
-def _encode_failure(request: Request, error: ServiceError, wait_ms: float) -> bytes:
+def _encode_failure(request: Request, error: ServiceError, wait_ms: float, seen: int) -> bytes:
     field = error.field if isinstance(error, BadRequest) else None
-    failure = Failure(request.message.id, error.slug, error.detail, wait_ms, error.retry_after_s, field)
+    failure = Failure(request.message.id, error.slug, error.detail, wait_ms, error.retry_after_s, field, seen)
     return encode_frame(failure)
 
 
