@@ -61,8 +61,7 @@ ENV PATH=/opt/venv/bin:$PATH PYTHONDONTWRITEBYTECODE=1 SERVE_HOST=0.0.0.0
 EXPOSE 8080 8081
 VOLUME /data
 STOPSIGNAL SIGTERM
-# With SERVE_TLS_CLIENT_CA it has no certificate to show, and needs a check of your own in its place.
-HEALTHCHECK --interval=10s --timeout=3s --start-period=30s CMD ["python", "-c", "import os, ssl, urllib.request as r; tls = bool(os.environ.get('SERVE_TLS_CERT')); r.urlopen(f\"http{'s' * tls}://127.0.0.1:{os.environ.get('SERVE_HTTP_PORT', '8080')}/readyz\", timeout=2, context=ssl._create_unverified_context() if tls else None)"]
+HEALTHCHECK --interval=10s --timeout=3s --start-period=30s CMD ["python", "-m", "service.health"]
 ENTRYPOINT ["resnet-serve"]
 CMD ["serve"]
 

@@ -57,7 +57,8 @@ def open_listeners(settings: Settings) -> Listeners:
     """Bind every port; raises BadSettings naming the setting whose address cannot be had."""
     http = _bind("SERVE_HTTP_PORT", settings.host, settings.http_port)
     grpc = _bind("SERVE_GRPC_PORT", settings.host, settings.grpc_port, is_shared=True)
-    is_admin_open = bool(settings.admin_token or settings.api_keys)
+    # With certificates asked of callers it is where probes, which have none, find /livez and /readyz.
+    is_admin_open = bool(settings.admin_token or settings.api_keys or settings.tls_client_ca)
     admin = _bind("SERVE_ADMIN_PORT", "127.0.0.1", settings.admin_port) if is_admin_open else None
     http.listen(BACKLOG)
     if admin is not None:

@@ -40,7 +40,8 @@ class Settings:
     grpc_port: Port = _says(8081, "gRPC port; 0 picks a free one")
     admin_port: Port = _says(
         8082,
-        "admin port, always on loopback, closed without SERVE_ADMIN_TOKEN or SERVE_API_KEYS; 0 picks one",
+        "admin port, on loopback, closed without SERVE_ADMIN_TOKEN, SERVE_API_KEYS, SERVE_TLS_CLIENT_CA; "
+        "0 picks one",
     )
     model_repository: str = _says(
         f"{ZOO}:./repository", "directories of model versions, separated by colons; missing ones are skipped"

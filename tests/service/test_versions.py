@@ -133,6 +133,7 @@ def test_admin_port_is_closed_where_nobody_could_come_in() -> None:
         ({}, False),
         ({"admin_token": "x"}, True),
         ({"api_keys": "keys.json"}, True),
+        ({"tls_client_ca": "ca.pem"}, True),
     ]
     for given, is_open in cases:
         listeners = open_listeners(load_settings(ports | given, {}))

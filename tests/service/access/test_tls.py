@@ -182,6 +182,35 @@ def test_a_renewed_certificate_is_shown_and_connections_stay(tmp_path: Path) -> 
         assert classify(secured.urls["grpc"], ClientTls(secured.authority.cert)) == "cat"
 
 
+def test_another_authority_is_believed_once_its_file_is_there(tmp_path: Path) -> None:
+    with run_secured(tmp_path, is_mutual=True) as secured:
+        (tmp_path / "next").mkdir()
+        successor = Authority(tmp_path / "next", "successor")
+        old, new = secured.authority.sign("caller"), successor.sign("caller")
+
+        def is_let_in(protocol: str, pair: Pair) -> bool:
+            shown, url = ClientTls(server, pair.cert, pair.key), secured.urls[protocol]
+            try:
+                if protocol == "grpc":
+                    return classify(url, shown) == "cat"
+                return httpx.get(f"{url}/livez", verify=shown.make_context(), timeout=30).status_code == 200
+            except (ConnectionFailed, httpx.TransportError):
+                return False
+
+        server = tmp_path / "server-authority.pem"  # whom callers believe stays as it is
+        server.write_bytes(secured.authority.cert.read_bytes())
+        for protocol in secured.urls:
+            assert is_let_in(protocol, old)
+            assert not is_let_in(protocol, new)
+        secured.authority.cert.write_text("broken")
+        for protocol in secured.urls:
+            assert is_let_in(protocol, old)
+        secured.authority.cert.write_bytes(successor.cert.read_bytes())
+        for protocol in secured.urls:
+            wait_for(lambda protocol=protocol: is_let_in(protocol, new), 30.0)  # type: ignore[misc]  # a default binds it
+            assert not is_let_in(protocol, old)
+
+
 @pytest.mark.parametrize("protocol", ["http", "grpc"])
 @pytest.mark.parametrize("sent", [b"", b"\x16\x03\x01\x02\x00\x01"], ids=["silence", "half a hello"])
 def test_a_handshake_that_stalls_is_cut(secured: Secured, protocol: str, sent: bytes) -> None:
