@@ -1,5 +1,6 @@
 """The command line, `resnet-serve` or `python -m service`."""
 
+import errno
 from typing import Any
 
 import click
@@ -9,10 +10,11 @@ from service import commands
 from service.version import NAME, find_version
 
 ROOMS = ("models", "service", "training")
+INTERRUPTED = 130  # what shells make of Ctrl-C
 
 
 class _Commands(click.Group):
-    """Says what to install where a command needs more than is there."""
+    """Says in a sentence what a command lacks: packages, a file it may write, room on a disk."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -22,6 +24,13 @@ class _Commands(click.Group):
                 raise
             needed = f"{ctx.invoked_subcommand} needs {err.name}, which is not installed"
             raise click.ClickException(f"{needed}: pip install 'resnet-serve[serve]'") from err
+        except KeyboardInterrupt:
+            click.echo("stopped", err=True)
+            ctx.exit(INTERRUPTED)
+        except OSError as err:
+            if err.errno == errno.EPIPE:  # nobody reads on, as with `| head`; click ends quietly
+                raise
+            raise click.ClickException(f"{err.filename or 'output'}: {err.strerror or err}") from err
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -197,12 +197,13 @@ class Client:
         async def stop() -> None:
             await outcomes.aclose()
 
-        try:
-            while (outcome := self._background.call(step())) is not None:
+        while (outcome := self._background.call(step())) is not None:  # what it raises has ended `outcomes`
+            try:
                 yield outcome
-        finally:
-            if not self._background.is_closed:
-                self._background.call(stop())
+            except BaseException:
+                if not self._background.is_closed:
+                    self._background.call(stop())
+                raise
 
     def list_models(self) -> list[ModelInfo]:
         """As AsyncClient.list_models."""

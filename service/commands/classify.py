@@ -166,7 +166,7 @@ def _find_pictures(sources: Iterable[str]) -> Iterator[str]:
 
 
 def _ask(client: Client, names: list[str], options: dict[str, Any]) -> Iterator[tuple[str, Outcome]]:
-    images: Iterator[ImageSource] = (sys.stdin.buffer.read() if name == "-" else name for name in names)
+    images: list[ImageSource] = [sys.stdin.buffer.read() if name == "-" else name for name in names]
     with show_progress("classifying", len(names)) as advance:
         for name, outcome in zip(names, client.classify_many(images, **options), strict=True):
             yield name, outcome

@@ -34,8 +34,14 @@ def COMMAND(
             click.echo(json.dumps(fields | {"labels": model.labels, "tta": model.policies}))
         return
     table = Table("model", "version", "default", "classes", "policies")
+    console = make_console()
     for model in models:
         default = "yes" if model.is_default else ""
         policies = ", ".join(model.policies)
-        table.add_row(model.name, str(model.version), default, str(len(model.labels)), policies)
-    make_console().print(table)
+        row = (model.name, str(model.version), default, str(len(model.labels)), policies)
+        if console.is_terminal:
+            table.add_row(*row)
+        else:
+            click.echo("\t".join(row))
+    if console.is_terminal:
+        console.print(table)

@@ -1,10 +1,15 @@
 """The command line as a user types it, against a real service and without one."""
 
+import fcntl
 import json
 import os
+import signal
+import struct
 import subprocess
 import sys
+import termios
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -73,6 +78,62 @@ def test_local_needs_no_server() -> None:
 def test_models_lists_the_shipped_one(service: Service) -> None:
     done = run("models", "--url", service.http, "--json")
     assert json.loads(done.stdout.splitlines()[0])["name"] == "cifar10"
+
+
+def test_models_prints_tab_separated_rows_when_piped(service: Service) -> None:
+    [row] = run("models", "--url", service.http).stdout.splitlines()
+    assert row.split("\t")[:4] == ["cifar10", "1", "yes", "10"]
+
+
+def test_what_cannot_be_written_is_a_sentence(service: Service, tmp_path: Path) -> None:
+    full = f"{sys.executable} -m service classify {CAT} --url {service.http} > /dev/full"
+    done = subprocess.run(["/bin/sh", "-c", full], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "Error: output: No space left on device\n")
+    (tmp_path / "map.png").mkdir()
+    (tmp_path / "folder").symlink_to("/proc")
+    mapped = run("classify", CAT, "--url", service.http, "--map", str(tmp_path / "folder" / "map.png"))
+    assert mapped.returncode == 1
+    assert mapped.stderr.startswith("Error: ")
+    assert "Traceback" not in mapped.stderr
+
+
+def test_a_reader_that_leaves_is_no_error(service: Service) -> None:
+    piped = f"{sys.executable} -m service classify tests/data/photos --json --url {service.http} | head -c 1"
+    done = subprocess.run(["/bin/sh", "-c", piped], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("{", "")
+
+
+@pytest.mark.parametrize("source", ["-", "folder"])
+def test_ctrl_c_ends_a_command_with_a_word(service: Service, tmp_path: Path, source: str) -> None:
+    for number in range(3000):
+        (tmp_path / f"{number}.jpg").symlink_to(ROOT / CAT)
+    given = source if source == "-" else str(tmp_path)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "service", "classify", given, "--url", service.http],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE if source != "-" else None,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdin is not None
+    assert process.stderr is not None
+    if process.stdout is not None:
+        process.stdout.readline()
+    else:
+        process.stdin.write(b"begun")
+        process.stdin.flush()
+        wait_until_read(process.stdin.fileno())
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=60)
+    assert (process.returncode, told) == (130, b"stopped\n")
+
+
+def wait_until_read(pipe: int) -> None:
+    """Until the other end has taken what was written."""
+    deadline = time.monotonic() + 60
+    while struct.unpack("i", fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)))[0]:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def test_inspect_checks_the_shipped_model() -> None:
