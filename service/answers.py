@@ -20,7 +20,7 @@ def read_failure(message: Failure) -> ServiceError:
 def read_predictions(message: Result, labels: tuple[str, ...]) -> tuple[Prediction, ...]:
     """Ranked predictions with the card's labels."""
     pairs = zip(message.indices, message.probabilities, strict=True)
-    return tuple(Prediction(index, labels[index], probability) for index, probability in pairs)
+    return tuple([Prediction(index, labels[index], probability) for index, probability in pairs])
 
 
 def read_timings(message: Result, arrived: float) -> Timings:

@@ -7,15 +7,15 @@ so that the caller sees nothing. It never looks at a pixel.
 import asyncio
 import socket
 import time
-from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+from functools import partial
 
-from models.card import ModelCard
 from service.access.gate import Gate
 from service.admission import CAUTION, InflightBudget, Lease, check_wait, choose_policy, predict_retry_s
-from service.answers import read_failure, read_map, read_predictions, read_timings
+from service.answers import read_failure
 from service.errors import (
-    BadRequest,
     DeadlinePassed,
     Draining,
     NoWorker,
@@ -23,9 +23,18 @@ from service.errors import (
     PoisonImage,
     ServiceError,
 )
-from service.fairness import FairLine, Share
+from service.fairness import FairLine
 from service.fleet import RESPAWN_PATIENCE_S, Fleet, FleetMessage
-from service.links import Answer, LinkLost, WorkerLink
+from service.flights import (
+    Flight,
+    Landing,
+    Landings,
+    check_options,
+    count_together,
+    read_classification,
+    use_policy,
+)
+from service.links import Answer, LinkLost, Outcomes, WorkerLink
 from service.messages import Failure, ModelsChanged, ServedModel
 from service.metrics import FrontendMetrics
 from service.quarantine import Quarantine
@@ -34,27 +43,12 @@ from service.types import (
     Classification,
     ClassifyOptions,
     ClassifyRequest,
-    ModelRef,
     ModelSummary,
     ServiceStatus,
-    TtaUse,
 )
 
 # What a worker has before it while others wait in the line of their keys: a batch to run and one to be made.
 ROOM_BATCHES = 2
-
-
-@dataclass(slots=True)
-class _Flight:
-    """One image on its way: what was asked, what is used, and whether a decoder died of it, maybe."""
-
-    request: ClassifyRequest
-    model: ServedModel
-    options: ClassifyOptions
-    asked: str
-    arrived: float
-    is_suspect: bool = False
-    due: float | None = None
 
 
 class Classifier:
@@ -126,9 +120,38 @@ class Classifier:
         try:
             return await self._fly(await self._start_flight(request, arrived))
         except ServiceError as error:
-            took_s = time.monotonic() - arrived
-            self._metrics.images.count_failure(self.label_of(request.options.model), error.slug, took_s)
+            self._fail(request, error, arrived)
             raise
+
+    async def classify_slice(self, requests: Sequence[ClassifyRequest]) -> AsyncGenerator[Landings, None]:
+        """What `classify` says of images that have options, deadline and caller in common: some at a time.
+
+        Of bulk priority they travel together and cost less so. Closing the iterator cancels the work.
+        """
+        arrived = time.monotonic()
+        link = None
+        try:
+            if requests[0].options.priority == "bulk" and not self._quarantine.holds_any:
+                lead = await self._start_flight(requests[0], arrived)
+                link = self._fleet.find_nearest(lead.model)
+            if link is not None:
+                self._admit(lead, link)
+        except ServiceError as error:
+            yield [(number, self._fail(request, error, arrived)) for number, request in enumerate(requests)]
+            return
+        together = self._fly_together(requests, lead, link) if link is not None else self._fly_alone(requests)
+        async with aclosing(together) as flying:
+            async for landings in flying:
+                yield landings
+
+    def count_slice(self, options: ClassifyOptions) -> int:
+        """How many images keep the nearest worker busy for about one bulk slice (SERVE_BULK_SLICE_MS)."""
+        try:
+            model = self._roster.resolve(options.model)
+        except ServiceError:  # nobody is known yet, or not that one
+            return count_together(None, "", 0.0)
+        tta = options.tta or self._roster.find_card(model).default_tta
+        return count_together(self._fleet.find_nearest(model), tta, self._settings.bulk_slice_ms)
 
     def list_models(self) -> list[ModelSummary]:
         """Every version served, and names of which every version was refused."""
@@ -190,23 +213,23 @@ class Classifier:
 
     # One image
 
-    async def _start_flight(self, request: ClassifyRequest, arrived: float) -> _Flight:
+    async def _start_flight(self, request: ClassifyRequest, arrived: float) -> Flight:
         if self._is_refusing:
             raise Draining("this server is stopping, ask another one", retry_after_s=1.0)
         await self._fleet.wait_known(request.deadline)
         options = request.options
         model = self._roster.resolve(options.model)
         card = self._roster.find_card(model)
-        _check_options(options, model, card)
+        check_options(options, model, card)
         self._quarantine.check(request.image)
         if request.protocol != "batch":  # those are asked for by thousands, and yield to everybody else's
             self._gate.charge(request.caller)
         asked = options.tta or card.default_tta
         if options.tta is None:
-            options = _use_policy(options, asked)
-        return _Flight(request, model, options, asked, arrived)
+            options = use_policy(options, asked)
+        return Flight(request, model, options, asked, arrived)
 
-    async def _fly(self, flight: _Flight) -> Classification:
+    async def _fly(self, flight: Flight) -> Classification:
         link = self._fleet.find_nearest(flight.model)
         if link is None:
             return await self._deliver(flight, link)
@@ -214,22 +237,82 @@ class Classifier:
         if not flight.request.caller or flight.options.priority == "bulk":
             return await self._deliver(flight, link)
         line = self._find_line(flight.model)
-        has_waited = await line.wait_turn(self._weigh(flight, link), flight.request.deadline)
+        has_waited = await line.wait_turn(flight.weigh(self._gate, link), flight.request.deadline)
         flight.due = time.monotonic()  # by deadlines whoever waited longest in the line would go first again
         try:
             return await self._deliver(flight, self._fleet.find_nearest(flight.model) if has_waited else link)
         finally:
             line.leave()
 
-    async def _deliver(self, flight: _Flight, link: WorkerLink | None) -> Classification:
+    async def _deliver(self, flight: Flight, link: WorkerLink | None) -> Classification:
         while True:
             if link is None:
                 link = await self._wait_worker(flight)
             try:
-                return self._read_answer(flight, await self._exchange(flight, link))
+                result = self._read_answer(flight, await self._exchange(flight, link))
             except LinkLost as lost:
                 self._judge(flight, lost)
-            link = None
+                link = None
+            else:
+                self._metrics.images.count_answer(result)
+                return result
+
+    async def _fly_together(
+        self, requests: Sequence[ClassifyRequest], lead: Flight, link: WorkerLink
+    ) -> AsyncGenerator[Landings, None]:
+        flights = [
+            Flight(request, lead.model, lead.options, lead.asked, lead.arrived) for request in requests
+        ]
+        lost: list[int] = []
+        async with aclosing(link.exchange_slice(requests, lead.options)) as exchange:
+            async for outcomes in exchange:
+                yield self._land(flights, outcomes, lost)
+        if lost:
+            again = await asyncio.gather(*[self._try_again(flights[number]) for number in lost])
+            yield list(zip(lost, again, strict=True))
+
+    async def _fly_alone(self, requests: Sequence[ClassifyRequest]) -> AsyncGenerator[Landings, None]:
+        tasks = [asyncio.ensure_future(self._try_alone(request)) for request in requests]
+        try:
+            for number, task in enumerate(tasks):
+                yield [(number, await task)]
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    async def _try_alone(self, request: ClassifyRequest) -> Landing:
+        try:
+            return await self.classify(request)
+        except ServiceError as error:
+            return error
+
+    def _land(self, flights: Sequence[Flight], outcomes: Outcomes, lost: list[int]) -> Landings:
+        """How those ended that have; `lost` gets the places of those whose worker died."""
+        landings: Landings = []
+        for number, outcome in outcomes:
+            flight = flights[number]
+            try:
+                if not isinstance(outcome, tuple):
+                    raise outcome
+                landings.append((number, self._read_answer(flight, outcome)))
+            except ServiceError as error:
+                landings.append((number, self._fail(flight.request, error, flight.arrived)))
+            except LinkLost as death:
+                self._judge(flight, death)
+                lost.append(number)
+        self._metrics.images.count_answers([one for _, one in landings if isinstance(one, Classification)])
+        return landings
+
+    async def _try_again(self, flight: Flight) -> Landing:
+        try:
+            return await self._deliver(flight, None)
+        except ServiceError as error:
+            return self._fail(flight.request, error, flight.arrived)
+
+    def _fail(self, request: ClassifyRequest, error: ServiceError, arrived: float) -> ServiceError:
+        took_s = time.monotonic() - arrived
+        self._metrics.images.count_failure(self.label_of(request.options.model), error.slug, took_s)
+        return error
 
     def _check_wait(self, model: ServedModel, link: WorkerLink, deadline: float, caller: str) -> float:
         """The predicted wait in milliseconds; raises Overloaded."""
@@ -246,18 +329,13 @@ class Classifier:
             raise
         return wait_ms
 
-    def _admit(self, flight: _Flight, link: WorkerLink) -> None:
+    def _admit(self, flight: Flight, link: WorkerLink) -> None:
         wait_ms = self._check_wait(flight.model, link, flight.request.deadline, flight.request.caller)
         if self._settings.degrade and flight.options.priority != "bulk":  # a batch can wait instead
             used = choose_policy(flight.asked, link.cost_ms, wait_ms, self._settings.max_wait_ms)
             if used != flight.asked:
                 flight.options = replace(flight.options, tta=used, scales=None, merge=None, pool=None)
                 self._metrics.pressure.count_degraded(flight.model.name, flight.asked, used)
-
-    def _weigh(self, flight: _Flight, link: WorkerLink) -> Share:
-        caller, tta = flight.request.caller, flight.options.tta or flight.asked
-        cost_ms = link.cost_ms.get(tta) or link.cost_ms.get("center", 1.0)
-        return Share(caller, self._gate.weigh(caller), cost_ms)
 
     def _find_line(self, model: ServedModel) -> FairLine:
         line = self._lines.get(model.digest)
@@ -274,7 +352,7 @@ class Classifier:
         link = self._fleet.find_nearest(model)
         return 0.0 if link is None else link.predict_wait_ms(time.monotonic())
 
-    async def _wait_worker(self, flight: _Flight) -> WorkerLink:
+    async def _wait_worker(self, flight: Flight) -> WorkerLink:
         try:
             link = await self._fleet.wait_nearest(flight.request.options.model, flight.request.deadline)
         except NoWorker:
@@ -283,7 +361,7 @@ class Classifier:
         flight.model = link.model  # another version, where the first was replaced meanwhile
         return link
 
-    async def _exchange(self, flight: _Flight, link: WorkerLink) -> Answer:
+    async def _exchange(self, flight: Flight, link: WorkerLink) -> Answer:
         if not flight.is_suspect:
             return await link.exchange(flight.request, flight.options, False, flight.due)
         left_s = max(0.0, flight.request.deadline - time.monotonic())
@@ -296,52 +374,27 @@ class Classifier:
         except TimeoutError:
             raise DeadlinePassed("the deadline passed before the image was classified") from None
 
-    def _judge(self, flight: _Flight, lost: LinkLost) -> None:
+    def _judge(self, flight: Flight, lost: LinkLost) -> None:
         if lost.is_suspect and flight.is_suspect:
             self._convict(flight)
             raise PoisonImage("this image crashed the decoder twice, the second time alone")
         flight.is_suspect = flight.is_suspect or lost.is_suspect
         self._metrics.pressure.count_resent(flight.model.name)
 
-    def _convict(self, flight: _Flight) -> None:
+    def _convict(self, flight: Flight) -> None:
         self._quarantine.add(flight.request.image)
         self._metrics.pressure.count_poison(flight.model.name)
 
-    def _read_answer(self, flight: _Flight, answer: Answer) -> Classification:
+    def _read_answer(self, flight: Flight, answer: Answer) -> Classification:
         message, payload = answer
         if isinstance(message, Failure):
             error = read_failure(message)
             if isinstance(error, PoisonImage):
                 self._convict(flight)
             raise error
-        result = Classification(
-            request_id=flight.request.request_id,
-            model=ModelRef(flight.model.name, flight.model.version, flight.model.digest),
-            predictions=read_predictions(message, self._roster.find_card(flight.model).labels),
-            tta=TtaUse(flight.asked, message.tta_used, message.views),
-            timings_ms=read_timings(message, flight.arrived),
-            logits=None if message.logits is None else tuple(message.logits),
-            map=read_map(message, payload),
-        )
-        self._metrics.images.count_answer(result)
-        return result
+        return read_classification(flight, message, payload, self._roster.find_card(flight.model).labels)
 
     def _predict_retry_s(self) -> float:
         nearest = self._fleet.find_nearest()
         wait_ms = RESPAWN_PATIENCE_S * 1000 if nearest is None else nearest.predict_wait_ms(time.monotonic())
         return predict_retry_s(wait_ms, 0.0)
-
-
-@lru_cache(maxsize=256)  # most callers ask the same
-def _use_policy(options: ClassifyOptions, tta: str) -> ClassifyOptions:
-    return replace(options, tta=tta)
-
-
-def _check_options(options: ClassifyOptions, model: ServedModel, card: ModelCard) -> None:
-    """What can be refused without the image; the worker checks what depends on its policies."""
-    if options.precision is not None and options.precision not in model.precisions:
-        offered = ", ".join(model.precisions)
-        raise BadRequest(f"{model.name} is not served in {options.precision}, only in {offered}", "precision")
-    if options.map_class is not None and options.map_class >= len(card.labels):
-        last = len(card.labels) - 1
-        raise BadRequest(f"class is {options.map_class}, {model.name} has classes 0 to {last}", "class")

@@ -9,10 +9,10 @@ import itertools
 import socket
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 
 from service.errors import DeadlinePassed
-from service.messages import Cancel, Classify, Failure, Load, Result, WorkerUp
+from service.messages import Cancel, Classify, ClassifySlice, Failure, Load, Result, WorkerUp
 from service.transport import FrameReader, encode_head
 from service.types import ClassifyOptions, ClassifyRequest
 
@@ -29,6 +29,37 @@ class LinkLost(Exception):
     def __init__(self, is_suspect: bool) -> None:
         super().__init__()
         self.is_suspect = is_suspect
+
+
+Outcome = Answer | LinkLost | DeadlinePassed
+Outcomes = list[tuple[int, Outcome]]  # by the place in a slice
+
+
+class _Slice:
+    """Images sent in one frame: what became of some, and a future for the next, as one each is dear."""
+
+    __slots__ = ("_first", "_fresh", "_loop", "_waiter", "left")
+
+    def __init__(self, first: int, images: int, loop: asyncio.AbstractEventLoop) -> None:
+        self.left = images
+        self._first, self._loop = first, loop
+        self._fresh: Outcomes = []
+        self._waiter: asyncio.Future[None] | None = None
+
+    def settle(self, id: int, outcome: Outcome) -> None:
+        """Each id once."""
+        self._fresh.append((id - self._first, outcome))
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def take(self) -> Outcomes:
+        """What has become of images since the last call, at least of one, by their place."""
+        if not self._fresh:
+            self._waiter = self._loop.create_future()
+            await self._waiter
+        taken, self._fresh = self._fresh, []
+        self.left -= len(taken)
+        return taken
 
 
 class WorkerLink:
@@ -50,7 +81,7 @@ class WorkerLink:
         self.is_up = True
         self._socket, self._loop, self._on_lost = sock, loop, on_lost
         self._ids = itertools.count(1)
-        self._waiting: dict[int, asyncio.Future[Answer]] = {}
+        self._waiting: dict[int, asyncio.Future[Answer] | _Slice] = {}
         self._outgoing: deque[bytes | memoryview] = deque()
         self._is_flushing = False
         self._is_blocked = False
@@ -95,9 +126,7 @@ class WorkerLink:
         left_s = request.deadline - time.monotonic()
         if left_s <= 0:
             raise DeadlinePassed("the deadline passed before the image was sent to a worker")
-        if not self._waiting:  # silence counts from the moment it owes something
-            now = time.monotonic()
-            self._told_wait_ms, self._told_at = self.predict_wait_ms(now), now
+        self._begin()
         id = next(self._ids)
         answer: asyncio.Future[Answer] = self._loop.create_future()
         self._waiting[id] = answer
@@ -116,6 +145,36 @@ class WorkerLink:
         finally:
             timer.cancel()
 
+    async def exchange_slice(
+        self, requests: Sequence[ClassifyRequest], options: ClassifyOptions
+    ) -> AsyncGenerator[Outcomes, None]:
+        """Send images of bulk priority in one frame: what became of each, by its place, as answers come.
+
+        They have one deadline. Closing the iterator cancels the work.
+        """
+        deadline = requests[0].deadline
+        self._begin()
+        ids = [next(self._ids) for _ in requests]
+        slice = _Slice(ids[0], len(ids), self._loop)
+        self._waiting.update(dict.fromkeys(ids, slice))
+        names, sizes = [one.request_id for one in requests], [len(one.image) for one in requests]
+        message = ClassifySlice(ids[0], names, sizes, deadline, options)
+        self._send(encode_head(message, sum(sizes)), *[one.image for one in requests])
+        timer = self._loop.call_later(max(0.0, deadline - time.monotonic()), self._expire, *ids)
+        try:
+            while slice.left:
+                yield await slice.take()
+        finally:
+            timer.cancel()
+            if slice.left:
+                for id in ids:
+                    self._forget(id)
+
+    def _begin(self) -> None:
+        if not self._waiting:  # silence counts from the moment it owes something
+            now = time.monotonic()
+            self._told_wait_ms, self._told_at = self.predict_wait_ms(now), now
+
     def finish(self, suspects: list[int]) -> None:
         """The worker is dead: take what it still said, fail the rest; `suspects` are ids it died with."""
         if self.is_up:
@@ -123,11 +182,12 @@ class WorkerLink:
             self._lose()
         self._settle(frozenset(suspects))
 
-    def _expire(self, id: int) -> None:
-        answer = self._waiting.get(id)
-        if answer is not None and not answer.done():
-            self._forget(id)
-            answer.set_exception(DeadlinePassed("the deadline passed before the image was classified"))
+    def _expire(self, *ids: int) -> None:
+        for id in ids:
+            waiter = self._waiting.get(id)
+            if waiter is not None:
+                self._forget(id)
+                _fail(waiter, id, DeadlinePassed("the deadline passed before the image was classified"))
 
     def _forget(self, id: int) -> None:
         if self._waiting.pop(id, None) is not None and self.is_up:
@@ -192,9 +252,11 @@ class WorkerLink:
 
     def _take(self, message: object, payload: bytes) -> None:
         if isinstance(message, Result | Failure):
-            answer = self._waiting.pop(message.id, None)
-            if answer is not None and not answer.done():
-                answer.set_result((message, payload))
+            waiter = self._waiting.pop(message.id, None)
+            if isinstance(waiter, _Slice):
+                waiter.settle(message.id, (message, payload))
+            elif waiter is not None and not waiter.done():
+                waiter.set_result((message, payload))
             seen = max(message.seen, message.id)  # frames come in order
         elif isinstance(message, Load):
             self.cost_ms, self.drain_per_s = message.cost_ms, message.drain_per_s
@@ -221,6 +283,12 @@ class WorkerLink:
 
     def _settle(self, suspects: frozenset[int]) -> None:
         waiting, self._waiting = self._waiting, {}
-        for id, answer in waiting.items():
-            if not answer.done():
-                answer.set_exception(LinkLost(id in suspects))
+        for id, waiter in waiting.items():
+            _fail(waiter, id, LinkLost(id in suspects))
+
+
+def _fail(waiter: "asyncio.Future[Answer] | _Slice", id: int, error: LinkLost | DeadlinePassed) -> None:
+    if isinstance(waiter, _Slice):
+        waiter.settle(id, error)
+    elif not waiter.done():
+        waiter.set_exception(error)

@@ -27,6 +27,19 @@ class Classify(msgspec.Struct, frozen=True, array_like=True, tag="classify"):
     due: float | None = None
 
 
+class ClassifySlice(msgspec.Struct, frozen=True, array_like=True, tag="slice"):
+    """Frontend -> worker: images that have their options and deadline in common, as so many Classify.
+
+    Image n has the id `first` + n, the name `names[n]` and `sizes[n]` bytes of the payload, in that order.
+    """
+
+    first: int
+    names: list[str]
+    sizes: list[int]
+    deadline: float
+    options: ClassifyOptions
+
+
 class Cancel(msgspec.Struct, frozen=True, array_like=True, tag="cancel"):
     """Frontend -> worker: nobody waits for `id` any more. No answer follows."""
 
@@ -77,6 +90,12 @@ class Failure(msgspec.Struct, frozen=True, array_like=True, tag="failure"):
     seen: int = 0
 
 
+class Replies(msgspec.Struct, frozen=True, array_like=True, tag="replies"):
+    """Worker -> frontend: several answers without a payload."""
+
+    answers: list[Result | Failure]
+
+
 class Load(msgspec.Struct, frozen=True, array_like=True, tag="load"):
     """Worker -> every frontend, when its predicted wait has moved without a result to say so.
 
@@ -92,6 +111,7 @@ class Load(msgspec.Struct, frozen=True, array_like=True, tag="load"):
 
 
 WorkMessage = Classify | Cancel | Result | Failure | Load
+WorkFrame = WorkMessage | ClassifySlice | Replies  # what travels; several are taken apart where they arrive
 
 # Both a frontend and the job runner (jobs) send work to workers; where messages say frontend, it is either.
 Role = Literal["frontend", "jobs", "worker"]
@@ -253,6 +273,6 @@ ControlMessage = (
 )
 
 work_encoder = msgspec.msgpack.Encoder()
-work_decoder: msgspec.msgpack.Decoder[WorkMessage] = msgspec.msgpack.Decoder(WorkMessage)
+work_decoder: msgspec.msgpack.Decoder[WorkFrame] = msgspec.msgpack.Decoder(WorkFrame)
 control_encoder = msgspec.msgpack.Encoder()
 control_decoder: msgspec.msgpack.Decoder[ControlMessage] = msgspec.msgpack.Decoder(ControlMessage)

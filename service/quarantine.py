@@ -21,6 +21,11 @@ class Quarantine:
         self._clock = clock
         self._until: OrderedDict[bytes, float] = OrderedDict()
 
+    @property
+    def holds_any(self) -> bool:
+        """Whether `check` may refuse anything."""
+        return bool(self._until)
+
     def add(self, image: bytes) -> None:
         """Refuse `image` from now on, for QUARANTINE_S seconds."""
         digest = hashlib.sha256(image).digest()

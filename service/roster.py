@@ -88,7 +88,7 @@ class Roster:
         """The served name `wanted` means, or "other": a closed set for the labels of metrics."""
         try:
             return self.resolve(wanted).name
-        except UnknownModel:
+        except (UnknownModel, NoWorker):
             return "other"
 
     def summarize(self, wanted: str) -> ModelSummary:

@@ -10,7 +10,11 @@ import struct
 from collections.abc import Iterator
 
 from service.messages import (
+    Classify,
+    ClassifySlice,
     ControlMessage,
+    Replies,
+    WorkFrame,
     WorkMessage,
     control_decoder,
     control_encoder,
@@ -32,12 +36,12 @@ def make_work_pair() -> tuple[socket.socket, socket.socket]:
     return pair
 
 
-def encode_frame(message: WorkMessage, payload: bytes = b"") -> bytes:
+def encode_frame(message: WorkFrame, payload: bytes = b"") -> bytes:
     """One frame, ready to send; a large payload is better sent as `encode_head` and itself."""
     return encode_head(message, len(payload)) + payload
 
 
-def encode_head(message: WorkMessage, payload_bytes: int) -> bytes:
+def encode_head(message: WorkFrame, payload_bytes: int) -> bytes:
     """Prefix and header of a frame whose payload of that many bytes is sent right after it."""
     header = work_encoder.encode(message)
     return PREFIX.pack(len(header), payload_bytes) + header
@@ -50,7 +54,10 @@ class FrameReader:
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> Iterator[tuple[WorkMessage, bytes]]:
-        """Take bytes as they came; yields every frame that is now complete as (message, payload)."""
+        """Take bytes as they came; yields every frame that is now complete as (message, payload).
+
+        A frame that stands for several messages is yielded as those.
+        """
         buffer = self._buffer
         buffer += data
         start = 0
@@ -64,9 +71,22 @@ class FrameReader:
                 message = work_decoder.decode(view[header_at : header_at + header_bytes])
                 payload = bytes(view[header_at + header_bytes : end])
             start = end
-            yield message, payload
+            if isinstance(message, ClassifySlice):
+                yield from _take_apart(message, payload)
+            elif isinstance(message, Replies):
+                yield from [(answer, b"") for answer in message.answers]
+            else:
+                yield message, payload
         if start:
             del buffer[:start]
+
+
+def _take_apart(slice: ClassifySlice, payload: bytes) -> Iterator[tuple[WorkMessage, bytes]]:
+    start = 0
+    for number, (name, size_bytes) in enumerate(zip(slice.names, slice.sizes, strict=True)):
+        image = payload[start : start + size_bytes]
+        start += size_bytes
+        yield Classify(slice.first + number, name, slice.deadline, slice.options), image
 
 
 class ControlChannel:

@@ -1,11 +1,14 @@
 """The nouns every protocol and every process of the service shares. Plain data, no behaviour.
 
-The names of the fields are those of the public answers, on every protocol.
+The names of the fields are those of the public answers, on every protocol. What is made for every image is a
+Struct of msgspec, which is made five times as fast as a frozen dataclass.
 """
 
 import re
 from dataclasses import dataclass, field
 from typing import Literal
+
+import msgspec
 
 from models.card import ModelCard
 
@@ -40,8 +43,7 @@ class ClassifyOptions:
     priority: Priority = "interactive"
 
 
-@dataclass(frozen=True, slots=True)
-class ClassifyRequest:
+class ClassifyRequest(msgspec.Struct, frozen=True):
     """One encoded image and what is asked about it.
 
     `deadline`: time.monotonic() seconds (one clock for all processes of a machine) after which nobody waits
@@ -51,13 +53,12 @@ class ClassifyRequest:
     image: bytes
     request_id: str
     deadline: float
-    options: ClassifyOptions = field(default_factory=ClassifyOptions)
+    options: ClassifyOptions = msgspec.field(default_factory=ClassifyOptions)
     caller: str = ""
     protocol: str = "http"
 
 
-@dataclass(frozen=True, slots=True)
-class Prediction:
+class Prediction(msgspec.Struct, frozen=True, gc=False):
     """One ranked class; `probability` is 0..1 after temperature."""
 
     index: int
@@ -83,8 +84,7 @@ class TtaUse:
     views: int
 
 
-@dataclass(frozen=True, slots=True)
-class Timings:
+class Timings(msgspec.Struct, frozen=True, gc=False):
     """Milliseconds: decoding and cutting views, waiting, computing, and from arrival to answer."""
 
     decode: float
@@ -117,8 +117,7 @@ class ActivationMap:
     box: Box
 
 
-@dataclass(frozen=True, slots=True)
-class Classification:
+class Classification(msgspec.Struct, frozen=True):
     """The answer for one image."""
 
     request_id: str

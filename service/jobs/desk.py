@@ -75,7 +75,7 @@ class BatchDesk:
             patience_s=SCORING_PATIENCE_S,
             max_image_bytes=self._settings.max_image_bytes,
         )
-        scorer = Scorer(self._classifier.classify, rules)
+        scorer = Scorer(self._classifier, rules)
         async with scorer.open_window(received.folder.path) as window:
             while lines := await window.take(LINES_AT_ONCE):
                 yield lines

@@ -1,10 +1,12 @@
 """An item is one image of a batch: where its bytes are, or why it has none. Item n is answered by line n."""
 
+from collections.abc import Sequence
+
 import msgspec
 
 from service.errors import ServiceError
 from service.protocols.status import STATUS
-from service.types import Classification
+from service.types import Classification, Prediction
 
 ItemId = str | int | None
 
@@ -21,7 +23,8 @@ class Item(msgspec.Struct, frozen=True, omit_defaults=True):
     """One line of a job's `items` file.
 
     `id`: the part's, member's or line's name. Its bytes are `size` bytes at `offset` of the job's `images`
-    file, or the file `source` of the store its manifest named; with `error` there are none.
+    file, or the file `source` of the store its manifest named, listed with that size; with `error` there are
+    none.
     """
 
     id: ItemId
@@ -31,21 +34,13 @@ class Item(msgspec.Struct, frozen=True, omit_defaults=True):
     error: ItemError | None = None
 
 
-class RankedClass(msgspec.Struct, frozen=True):
-    """One ranked class of a line; the same names and numbers as POST /v1/classify."""
-
-    index: int
-    label: str
-    probability: float
-
-
 class Line(msgspec.Struct, frozen=True, omit_defaults=True):
     """One line of the results: `predictions` (and `logits`, if asked for), or `error`."""
 
     index: int
     id: ItemId
-    predictions: list[RankedClass] | None = None
-    logits: list[float] | None = None
+    predictions: Sequence[Prediction] | None = None
+    logits: Sequence[float] | None = None
     error: ItemError | None = None
 
 
@@ -56,9 +51,7 @@ def describe_error(error: ServiceError) -> ItemError:
 
 def make_line(index: int, item: Item, answer: Classification) -> Line:
     """The line of an image that was classified."""
-    ranked = [RankedClass(one.index, one.label, one.probability) for one in answer.predictions]
-    logits = None if answer.logits is None else list(answer.logits)
-    return Line(index, item.id, predictions=ranked, logits=logits)
+    return Line(index, item.id, answer.predictions, answer.logits)
 
 
 def make_error_line(index: int, item: Item, error: ItemError) -> Line:

@@ -1,6 +1,7 @@
 """The job runner's process: the same Classifier as a frontend's, and durable jobs instead of protocols."""
 
 import asyncio
+import gc
 import sys
 from pathlib import Path
 
@@ -24,7 +25,9 @@ async def serve(control: ControlChannel, start: StartJobs) -> None:
     classifier = Classifier(settings, metrics)
     orders = Orders(control, classifier)
     orders.start()
-    running = asyncio.create_task(JobRunner(settings, classifier.classify).run())
+    gc.collect()
+    gc.freeze()  # what is loaded stays: later collections need not look at it
+    running = asyncio.create_task(JobRunner(settings, classifier).run())
     draining = asyncio.create_task(orders.wait_drain())
     await asyncio.wait([running, draining], return_when=asyncio.FIRST_COMPLETED)
     if running.done():

@@ -35,8 +35,11 @@ class Progress:
 
     def add(self, line: Line, size_bytes: int) -> "Progress":
         """With one more line."""
-        failed = int(line.error is not None)
-        return Progress(self.done + 1 - failed, self.failed + failed, self.size_bytes + size_bytes)
+        return self.add_lines(1, int(line.error is not None), size_bytes)
+
+    def add_lines(self, lines: int, failed: int, size_bytes: int) -> "Progress":
+        """With so many more, of which some are errors."""
+        return Progress(self.done + lines - failed, self.failed + failed, self.size_bytes + size_bytes)
 
 
 class ResultsFile:

@@ -18,7 +18,7 @@ from service.errors import Internal, ServiceError, StorageFull
 from service.jobs.items import Item, Line
 from service.jobs.reader import LoadedItem
 from service.jobs.results import Progress, ResultsFile, line_encoder
-from service.jobs.scoring import Classify, Scorer, ScoringRules
+from service.jobs.scoring import Scorer, ScoringRules, SliceClassifier
 from service.jobs.sources import open_source, unpack_location
 from service.jobs.spool import Spool, SpoolLimits
 from service.jobs.storage import Storage
@@ -29,7 +29,7 @@ from service.types import ClassifyOptions
 
 # An append is two flushes to the disk, one of the results and one of the store.
 APPEND_EVERY_S = 0.5
-APPEND_LINES = 512
+APPEND_LINES = 2048
 PAUSE_S = 2.0  # between two looks whether what is missing is there again
 STALL_S = 5.0  # without an answer for so long, and a reason known, a job is shown as paused
 RATE_SPAN_S = 30.0
@@ -46,7 +46,7 @@ class Bench:
     settings: Settings
     store: JobStore
     storage: Storage
-    classify: Classify
+    classifier: SliceClassifier
     root: Path
 
 
@@ -66,7 +66,7 @@ class JobRun:
             max_image_bytes=settings.max_image_bytes,
             caller=job.caller,
         )
-        self._scorer = Scorer(bench.classify, rules, self._source)
+        self._scorer = Scorer(bench.classifier, rules, self._source)
         self._progress = Progress(job.done, job.failed, job.results_bytes)
         self._buffer: list[bytes] = []
         self._coming = self._progress  # with what is in the buffer
@@ -116,14 +116,14 @@ class JobRun:
                 return True
             if not self._buffer:
                 ends = time.monotonic() + APPEND_EVERY_S
-            for line in taken:
-                self._buffer_line(line)
+            self._buffer_lines(taken)
         return False
 
-    def _buffer_line(self, line: Line) -> None:
-        data = line_encoder.encode(line) + b"\n"
-        self._buffer.append(data)
-        self._coming = self._coming.add(line, len(data))
+    def _buffer_lines(self, lines: list[Line]) -> None:
+        data = [line_encoder.encode(line) + b"\n" for line in lines]
+        self._buffer += data
+        failed = sum(line.error is not None for line in lines)
+        self._coming = self._coming.add_lines(len(lines), failed, sum(map(len, data)))
 
     async def _append(self, results: ResultsFile) -> None:
         while self._buffer:
@@ -193,7 +193,7 @@ class JobRun:
         try:
             for file in self._source.list():
                 spool.check_count(spool.count + 1)
-                spool.add(Item(file.name, source=file.name))
+                spool.add(Item(file.name, size=file.size_bytes, source=file.name))
             spool.finish(durable=True)
         finally:
             spool.close()

@@ -17,7 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from service.errors import ServiceError
 from service.jobs.folder import JobFolder
 from service.jobs.run import Bench, JobRun
-from service.jobs.scoring import Classify
+from service.jobs.scoring import SliceClassifier
 from service.jobs.spool import IMAGES, ITEMS
 from service.jobs.storage import Storage
 from service.jobs.store import Job, JobStore, Status, open_store
@@ -36,8 +36,8 @@ log = logging.getLogger("jobs")
 class JobRunner:
     """`run` never returns; cancelling it keeps what is done."""
 
-    def __init__(self, settings: Settings, classify: Classify) -> None:
-        self._settings, self._classify = settings, classify
+    def __init__(self, settings: Settings, classifier: SliceClassifier) -> None:
+        self._settings, self._classifier = settings, classifier
         self._root = settings.jobs_dir.absolute()
         self._running: dict[str, asyncio.Task[None]] = {}
         self._ending: set[str] = set()
@@ -78,7 +78,7 @@ class JobRunner:
             storage = Storage(
                 self._root, settings.jobs_quota_bytes, settings.jobs_reserve_bytes, store.count_bytes
             )
-            return Bench(settings, store, storage, self._classify, self._root)
+            return Bench(settings, store, storage, self._classifier, self._root)
 
     async def _look_after(self, bench: Bench) -> None:
         self._ended.clear()

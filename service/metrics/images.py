@@ -1,11 +1,13 @@
 """Images as the Classifier sees them: how each ended, how long its stages took, what was answered."""
 
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections import Counter as Counts
+from collections.abc import Iterable, Sequence
 
 from prometheus_client import Counter, Gauge, Histogram
 
 from service.metrics.buckets import PROBABILITY, SECONDS
-from service.types import Classification
+from service.types import Classification, TtaUse
 
 
 class _ModelImages:
@@ -92,6 +94,27 @@ class ImageMetrics:
             best.inc()
             children.probability.observe(top.probability)
 
+    def count_answers(self, answers: Sequence[Classification]) -> None:
+        """Images of one model were answered together; a write is a call into mmap, so equal ones are one."""
+        if not answers:
+            return
+        model = answers[0].model.name
+        self.expect(model)
+        children = self._models[model]
+        children.answered.inc(len(answers))
+        children.last.set_to_current_time()
+        times = [answer.timings_ms for answer in answers]
+        _observe(children.decode, [one.decode / 1000 for one in times])
+        _observe(children.queue, [one.queue / 1000 for one in times])
+        _observe(children.inference, [one.infer / 1000 for one in times])
+        _observe(children.total, [one.total / 1000 for one in times])
+        best = [answer.predictions[0] for answer in answers if answer.predictions]
+        _observe(children.probability, [one.probability for one in best])
+        for tta, views in _count_views(answer.tta for answer in answers).items():
+            children.views.setdefault(tta, self.views.labels(model, tta)).inc(views)
+        for label, images in Counts(one.label for one in best).items():
+            children.classes.setdefault(label, self.classes.labels(model, label)).inc(images)
+
     def count_failure(self, model: str, slug: str, took_s: float) -> None:
         """One image ended with that error after `took_s` seconds."""
         self.images.labels(model, slug).inc()
@@ -100,3 +123,17 @@ class ImageMetrics:
     @staticmethod
     def _seconds(stage: str, meaning: str, labels: Sequence[str] = ("model",)) -> Histogram:
         return Histogram(f"resnet_{stage}_seconds", meaning, labels, buckets=SECONDS, registry=None)
+
+
+def _count_views(uses: Iterable[TtaUse]) -> Counts[str]:
+    views: Counts[str] = Counts()
+    for use in uses:
+        views[use.used] += use.views
+    return views
+
+
+def _observe(histogram: Histogram, values: Sequence[float]) -> None:
+    """What `histogram.observe` does for each value, with one write a bucket."""
+    histogram._sum.inc(sum(values))
+    for bucket, count in Counts(bisect_left(histogram._upper_bounds, value) for value in values).items():
+        histogram._buckets[bucket].inc(count)

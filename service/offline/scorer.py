@@ -10,10 +10,10 @@ from typing import Any, cast
 
 from models.views.base import Look
 from service.errors import BrokenImage, ServiceError
-from service.jobs.items import Line, RankedClass, describe_error, make_error_line
+from service.jobs.items import Line, describe_error, make_error_line
 from service.jobs.reader import LoadedItem
 from service.messages import Classify
-from service.types import ClassifyOptions
+from service.types import ClassifyOptions, Prediction
 from service.worker.batcher import Batch
 from service.worker.compute import Computer
 from service.worker.pipeline import Answer
@@ -91,7 +91,7 @@ class OfflineScorer:
             return make_error_line(loaded.index, loaded.item, describe_error(answer))
         scores = answer.scores
         ranked = [
-            RankedClass(index, self._labels[index], float(scores.probabilities[index]))
+            Prediction(index, self._labels[index], float(scores.probabilities[index]))
             for index in rank_classes(scores.probabilities, self._options.top_k)
         ]
         logits = scores.logits.tolist() if self._options.wants_logits else None

@@ -65,9 +65,8 @@ class Backlog:
         """`lane` is free."""
         self._running.pop(lane, None)
 
-    def end_decode(self, lane: int, request: Request) -> None:
-        """`lane` has decoded the request's image, or failed to."""
-        self.end(lane)
+    def learn_decode(self, request: Request) -> None:
+        """The request's image was decoded, or failed to be."""
         self._progress(request, self.predict_decode_ms(request))
         rate = max(0.0, request.decode_ms - FIRST_DECODE_MS) / max(1, request.image_bytes)
         self._decode_ms_per_byte = mean_smoothly(self._decode_ms_per_byte, rate)

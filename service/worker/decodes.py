@@ -28,8 +28,8 @@ class DecodeQueue:
         self._is_suspect_running = False
         self.running = 0
 
-    def __bool__(self) -> bool:
-        return bool(self._interactive or self._bulk or self._suspects)
+    def __len__(self) -> int:
+        return len(self._interactive) + len(self._bulk) + len(self._suspects)
 
     def add(self, request: Request) -> None:
         """Queue a request, new or put back."""

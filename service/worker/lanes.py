@@ -15,7 +15,7 @@ from service.worker.compute import Computer
 from service.worker.connection import Connection
 from service.worker.pipeline import Pipeline
 from service.worker.queue import Decode, WorkQueue
-from service.worker.replies import Reply, encode_reply
+from service.worker.replies import Reply, encode_replies
 from service.worker.request import Request
 
 # Work with a far deadline (bulk) must still be seen to be stuck: no stage takes this long,
@@ -57,14 +57,25 @@ class Lane(threading.Thread):
         """Work until the queue is stopped. Nothing that goes wrong with one task ends the lane."""
         while (task := self._shop.queue.take(self._index)) is not None:
             if isinstance(task, Decode):
-                self._decode(task.request)
+                self._decode(task.requests)
             elif isinstance(task, Batch):
                 self._compute(task)
             else:
                 self._shop.queue.forget(task.requests)
                 self._reply([(request, _deadline_passed()) for request in task.requests])
 
-    def _decode(self, request: Request) -> None:
+    def _decode(self, requests: Sequence[Request]) -> None:
+        ended: list[tuple[Request, Look | None]] = []
+        refusals: list[Reply] = []
+        for request in requests:
+            self._decode_one(request, ended, refusals)
+        self._shop.queue.end_decodes(self._index, ended)
+        if refusals:
+            self._reply(refusals)
+
+    def _decode_one(
+        self, request: Request, ended: list[tuple[Request, Look | None]], refusals: list[Reply]
+    ) -> None:
         shop, message = self._shop, request.message
         started = time.monotonic()
         deadline = min(message.deadline, started + LONGEST_STAGE_S)
@@ -72,7 +83,7 @@ class Lane(threading.Thread):
         look: Look | None = None
         error: ServiceError | None = None
         try:
-            if not shop.queue.reserve(self._index, request, shop.pipeline.inspect(request)):
+            if not shop.queue.reserve(request, shop.pipeline.inspect(request)):
                 return
             look = shop.pipeline.decode(request, shop.queue.has_time)
         except ServiceError as refusal:
@@ -83,9 +94,9 @@ class Lane(threading.Thread):
         finally:
             shop.board.leave(self._index)
         request.decode_ms = (time.monotonic() - started) * 1000
-        shop.queue.end_decode(self._index, request, look)
+        ended.append((request, look))
         if error is not None:
-            self._reply([(request, error)])
+            refusals.append((request, error))
 
     def _compute(self, batch: Batch) -> None:
         shop = self._shop
@@ -134,15 +145,14 @@ class Lane(threading.Thread):
         """Answer each request that still waits; one write for all of a frontend's."""
         seen = {request.connection: request.connection.seen for request, _ in replies}  # before the wait
         wait_ms = self._shop.queue.wait_ms()
-        frames: dict[Connection, list[bytes]] = {}
+        told: dict[Connection, list[Reply]] = {}
         for request, answer in replies:
             if request.connection.requests.pop(request.message.id, None) is None:
                 continue
-            frame = encode_reply(request, answer, wait_ms, seen[request.connection])
-            frames.setdefault(request.connection, []).append(frame)
+            told.setdefault(request.connection, []).append((request, answer))
             self.answers += 1
-        for connection, parts in frames.items():
-            connection.send(b"".join(parts) if len(parts) > 1 else parts[0], wait_ms)
+        for connection, parts in told.items():
+            connection.send(encode_replies(parts, wait_ms, seen[connection]), wait_ms)
 
 
 def _deadline_passed() -> DeadlinePassed:

@@ -1,12 +1,13 @@
 """What the worker says about one image, as frames: ranked scores, or what went wrong and whose fault."""
 
 import time
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.errors import BadRequest, ServiceError
-from service.messages import Failure, MapAnswer, Result
+from service.messages import Failure, MapAnswer, Replies, Result
 from service.transport import encode_frame
 from service.worker.pipeline import Answer, ClassMap
 from service.worker.request import Request
@@ -14,20 +15,32 @@ from service.worker.request import Request
 Reply = tuple[Request, Answer | ServiceError]
 
 
-def encode_reply(request: Request, answer: Answer | ServiceError, wait_ms: float, seen: int) -> bytes:
-    """The frame of an answer or a refusal; `wait_ms` is the predicted wait now, images up to `seen` in it."""
-    if isinstance(answer, ServiceError):
-        return _encode_failure(request, answer, wait_ms, seen)
-    return _encode_result(request, answer, wait_ms, seen)
+def encode_replies(replies: Sequence[Reply], wait_ms: float, seen: int) -> bytes:
+    """Answers and refusals for one frontend, as frames; images up to `seen` are in the predicted wait.
+
+    Maps have a frame each, as they have a payload; all others together have one.
+    """
+    frames: list[bytes] = []
+    told: list[Result | Failure] = []
+    for request, answer in replies:
+        if isinstance(answer, ServiceError):
+            told.append(_make_failure(request, answer, wait_ms, seen))
+        elif answer.map is None:
+            told.append(_make_result(request, answer, wait_ms, seen))
+        else:
+            frames.append(encode_frame(_make_result(request, answer, wait_ms, seen), answer.map.drawn.png))
+    if told:
+        frames.append(encode_frame(told[0] if len(told) == 1 else Replies(told)))
+    return frames[0] if len(frames) == 1 else b"".join(frames)
 
 
-def _encode_result(request: Request, answer: Answer, wait_ms: float, seen: int) -> bytes:
+def _make_result(request: Request, answer: Answer, wait_ms: float, seen: int) -> Result:
     options, scores = request.message.options, answer.scores
     indices = rank_classes(scores.probabilities, options.top_k)
     now = time.monotonic()
     total_ms = (now - request.arrived) * 1000
     infer_ms = request.read_infer_ms(now)
-    result = Result(
+    return Result(
         id=request.message.id,
         indices=indices,
         probabilities=[float(scores.probabilities[index]) for index in indices],
@@ -42,7 +55,6 @@ def _encode_result(request: Request, answer: Answer, wait_ms: float, seen: int) 
         map=_describe_map(answer.map),
         seen=seen,
     )
-    return encode_frame(result, b"" if answer.map is None else answer.map.drawn.png)
 
 
 def _describe_map(found: ClassMap | None) -> MapAnswer | None:
@@ -51,10 +63,9 @@ def _describe_map(found: ClassMap | None) -> MapAnswer | None:
     return MapAnswer(found.class_index, found.drawn.array.tolist(), found.drawn.box)
 
 
-def _encode_failure(request: Request, error: ServiceError, wait_ms: float, seen: int) -> bytes:
+def _make_failure(request: Request, error: ServiceError, wait_ms: float, seen: int) -> Failure:
     field = error.field if isinstance(error, BadRequest) else None
-    failure = Failure(request.message.id, error.slug, error.detail, wait_ms, error.retry_after_s, field, seen)
-    return encode_frame(failure)
+    return Failure(request.message.id, error.slug, error.detail, wait_ms, error.retry_after_s, field, seen)
 
 
 def rank_classes(probabilities: NDArray[np.float32], top_k: int) -> list[int]:

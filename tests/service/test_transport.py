@@ -4,7 +4,17 @@ import os
 
 import pytest
 
-from service.messages import Cancel, Classify, Drain, FrontendUp, WorkMessage
+from service.messages import (
+    Cancel,
+    Classify,
+    ClassifySlice,
+    Drain,
+    Failure,
+    FrontendUp,
+    Replies,
+    Result,
+    WorkMessage,
+)
 from service.transport import ControlChannel, FrameReader, encode_frame, make_work_pair
 from service.types import ClassifyOptions
 
@@ -26,6 +36,24 @@ def test_frames_survive_any_cutting_of_the_stream(piece_bytes: int) -> None:
         for frame in reader.feed(stream[start : start + piece_bytes])
     ]
     assert got == FRAMES
+
+
+def test_a_slice_is_the_requests_that_it_stands_for() -> None:
+    images = [b"one", b"", b"three"]
+    names, sizes = ["a-0", "a-1", "a-2"], [len(image) for image in images]
+    frame = encode_frame(ClassifySlice(5, names, sizes, 12.5, REQUEST.options), b"".join(images))
+    told = [Classify(5 + n, names[n], 12.5, REQUEST.options) for n in range(3)]
+    assert list(FrameReader().feed(frame + encode_frame(Cancel(6)))) == [
+        *zip(told, images, strict=True),
+        (Cancel(6), b""),
+    ]
+
+
+def test_several_replies_in_a_frame_are_as_many_answers() -> None:
+    refused = Failure(1, "broken-image", "it is", 0.5)
+    answered = Result(2, [0, 1], [0.75, 0.25], "center", "center", 1, 0.1, 0.2, 0.3, 0.5)
+    frame = encode_frame(Replies([refused, answered]))
+    assert list(FrameReader().feed(frame)) == [(refused, b""), (answered, b"")]
 
 
 def test_control_message_carries_a_working_connection() -> None:

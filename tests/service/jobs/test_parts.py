@@ -4,7 +4,7 @@ import asyncio
 import os
 import resource
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from service.errors import Forbidden, NotFound, StorageFull, TooLarge
+from service.flights import Landings
 from service.jobs.folder import JobFolder
 from service.jobs.results import RESULTS, Progress, ResultsFile, line_decoder
 from service.jobs.run import Bench, JobRun
@@ -36,9 +37,21 @@ LIMITS = SpoolLimits(1 << 20, 1_000, 1 << 20)
 OPTIONS = msgspec.json.encode(ClassifyOptions(priority="bulk"))
 
 
-async def classify(request: ClassifyRequest) -> Classification:
-    """Class 0, with the image's first byte as a probability."""
-    await asyncio.sleep(0)
+class ByFirstByte:
+    """Answers class 0, with the image's first byte as a probability."""
+
+    async def classify_slice(self, requests: Sequence[ClassifyRequest]) -> AsyncGenerator[Landings, None]:
+        """See SliceClassifier."""
+        for number, request in enumerate(requests):
+            await asyncio.sleep(0)
+            yield [(number, answer(request))]
+
+    def count_slice(self, _: ClassifyOptions) -> int:
+        """See SliceClassifier."""
+        return 3
+
+
+def answer(request: ClassifyRequest) -> Classification:
     ranked = (Prediction(0, "cat", request.image[0] / 255),)
     times = Timings(0.0, 0.0, 0.0, 0.0)
     return Classification(
@@ -49,47 +62,75 @@ async def classify(request: ClassifyRequest) -> Classification:
 # --- the window ---
 
 
-async def count_to(end: int) -> AsyncIterator[int]:
-    for number in range(end):
-        yield number
+Answered = AsyncGenerator[list[tuple[int, int]], None]
+
+
+async def count_to(end: int, together: int = 1) -> AsyncIterator[list[int]]:
+    for start in range(0, end, together):
+        yield list(range(start, min(end, start + together)))
+
+
+async def take_all(window: Window[int, int]) -> list[int]:
+    answers: list[int] = []
+    while taken := await window.take(7):
+        answers += taken
+    return answers
 
 
 def test_window_gives_answers_in_order_and_stays_within_its_bounds() -> None:
     running = most = furthest = 0
 
-    async def call(number: int) -> int:
+    async def call(numbers: Sequence[int]) -> Answered:
         nonlocal running, most, furthest
         running += 1
-        most, furthest = max(most, running), max(furthest, number)
-        await asyncio.sleep(0.02 if number == 0 else 0.0)
+        most, furthest = max(most, running), max(furthest, *numbers)
+        for place in reversed(range(len(numbers))):  # the last comes first
+            await asyncio.sleep(0.02 if numbers[place] == 0 else 0.0)
+            yield [(place, numbers[place] * numbers[place])]
         running -= 1
-        return number * number
 
     async def run() -> list[int]:
-        limits = WindowLimits(at_once=4, ahead=10)
-        async with Window(count_to(50), call, lambda _: 1, limits) as window:
-            first = await anext(window)
-            assert furthest <= 10  # the first one is slow; no more than this run ahead of it
-            return [first] + [answer async for answer in window]
+        limits = WindowLimits(at_once=4, ahead=9)
+        async with Window(count_to(50, 3), call, len, limits) as window:
+            first = await window.take(1)
+            assert furthest <= 11  # the first one is slow; no more than this run ahead of it
+            return first + await take_all(window)
 
     assert asyncio.run(run()) == [number * number for number in range(50)]
     assert most <= 4
 
 
+def test_window_gives_an_answer_before_its_neighbours_have_theirs() -> None:
+    async def run() -> None:
+        done = asyncio.Event()
+
+        async def call(numbers: Sequence[int]) -> Answered:
+            yield [(0, 10)]
+            await done.wait()
+            yield [(place, 10 + number) for place, number in enumerate(numbers) if place]
+
+        async with Window(count_to(4, 4), call, len, WindowLimits()) as window:
+            assert await window.take(9) == [10]
+            done.set()
+            assert await take_all(window) == [11, 12, 13]
+
+    asyncio.run(run())
+
+
 def test_window_holds_no_more_bytes_than_it_may() -> None:
     held = most = 0
 
-    async def call(size: int) -> int:
+    async def call(sizes: Sequence[int]) -> Answered:
         nonlocal held, most
-        held += size
+        held += sizes[0]
         most = max(most, held)
         await asyncio.sleep(0.001)
-        held -= size
-        return size
+        held -= sizes[0]
+        yield [(0, sizes[0])]
 
     async def run() -> int:
-        async with Window(count_to(60), call, lambda size: size, WindowLimits(held_bytes=100)) as window:
-            return len([answer async for answer in window])
+        async with Window(count_to(60), call, sum, WindowLimits(held_bytes=100)) as window:
+            return len(await take_all(window))
 
     assert asyncio.run(run()) == 60
     assert most < 100 + 60  # one image may step over the line
@@ -98,20 +139,20 @@ def test_window_holds_no_more_bytes_than_it_may() -> None:
 def test_window_raises_what_a_call_raises_and_stops_the_rest() -> None:
     cancelled = 0
 
-    async def call(number: int) -> int:
+    async def call(numbers: Sequence[int]) -> Answered:
         nonlocal cancelled
-        if number == 3:
-            raise KeyError(number)
+        if numbers[0] == 3:
+            raise KeyError(numbers[0])
         try:
             await asyncio.sleep(30)
         except asyncio.CancelledError:
             cancelled += 1
             raise
-        return number
+        yield [(0, numbers[0])]
 
     async def run() -> None:
-        async with Window(count_to(9), call, lambda _: 1, WindowLimits(at_once=4)) as window:
-            await anext(window)
+        async with Window(count_to(9), call, len, WindowLimits(at_once=4)) as window:
+            await window.take(1)
 
     with pytest.raises(KeyError):
         asyncio.run(run())
@@ -146,7 +187,7 @@ def test_a_full_disk_pauses_a_job_with_its_reason_and_then_it_goes_on(
 
     async def run() -> None:
         nonlocal free_bytes
-        bench = Bench(load_settings({}, {}), store, storage, classify, tmp_path)
+        bench = Bench(load_settings({}, {}), store, storage, ByFirstByte(), tmp_path)
         running = asyncio.create_task(JobRun(job, bench).run())
         while (found := store.find(job.id)) is None or found.status != "paused":  # noqa: ASYNC110  # a file
             await asyncio.sleep(0.01)

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import threading
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -10,20 +11,28 @@ import msgspec
 import pytest
 
 from service.errors import Internal
+from service.flights import Landings
 from service.jobs import runner
 from service.jobs.folder import JobFolder
 from service.jobs.runner import JobRunner
 from service.jobs.spool import Spool, SpoolLimits
 from service.jobs.store import Job, JobStore, Status
 from service.settings import load_settings
-from service.types import Classification, ClassifyOptions, ClassifyRequest
+from service.types import ClassifyOptions, ClassifyRequest
 
 PATIENCE_S = 60.0
 
 
-async def classify(_: ClassifyRequest) -> Classification:
-    """Never asked: the job has no images."""
-    raise Internal("no")
+class NeverAsked:
+    """The job has no images."""
+
+    async def classify_slice(self, requests: Sequence[ClassifyRequest]) -> AsyncGenerator[Landings, None]:
+        """See SliceClassifier."""
+        yield [(number, Internal("no")) for number in range(len(requests))]
+
+    def count_slice(self, _: ClassifyOptions) -> int:
+        """See SliceClassifier."""
+        return 1
 
 
 class LateStore(JobStore):
@@ -83,11 +92,12 @@ def test_a_job_that_ended_while_the_list_was_read_is_not_begun_again(
     ears = Ears(store)
     log = logging.getLogger("jobs")
     log.addHandler(ears)
-    monkeypatch.setattr(log, "level", logging.INFO)
+    level = log.level
+    log.setLevel(logging.INFO)  # not by monkeypatch: loggers remember what they were asked
 
     async def run() -> None:
         running = asyncio.create_task(
-            JobRunner(load_settings({"jobs_dir": str(tmp_path)}, {}), classify).run()
+            JobRunner(load_settings({"jobs_dir": str(tmp_path)}, {}), NeverAsked()).run()
         )
         async with asyncio.timeout(PATIENCE_S):
             while store.lists < 4 and not running.done():  # noqa: ASYNC110  # it counts in threads
@@ -100,6 +110,7 @@ def test_a_job_that_ended_while_the_list_was_read_is_not_begun_again(
         asyncio.run(run())
     finally:
         log.removeHandler(ears)
+        log.setLevel(level)
         store.close()
     assert store.has_ended.is_set()
     assert ears.begun == 1

@@ -33,10 +33,11 @@ def decode(queue: WorkQueue, *shapes: Shape, lane: int = 0) -> Request:
     """The lane takes a decode, which must be next, and ends it with views of `shapes`."""
     task = queue.take(lane)
     assert isinstance(task, Decode)
-    assert queue.reserve(lane, task.request, 100)
-    task.request.tta = "center"
-    queue.end_decode(lane, task.request, make_look(*shapes))
-    return task.request
+    [request] = task.requests
+    assert queue.reserve(request, 100)
+    request.tta = "center"
+    queue.end_decodes(lane, [(request, make_look(*shapes))])
+    return request
 
 
 def take_batch(queue: WorkQueue, lane: int = 0) -> Batch:
@@ -118,7 +119,36 @@ def test_interactive_decode_goes_before_bulk_of_any_deadline(line: Line) -> None
     queue = make_queue()
     bulk, interactive = line.ask(priority="bulk", deadline=1e8), line.ask()
     queue.add([bulk, interactive])
-    assert queue.take(0) == Decode(interactive)
+    assert queue.take(0) == Decode([interactive])
+
+
+def test_small_bulk_images_are_decoded_some_in_a_turn_and_shared_among_lanes(line: Line) -> None:
+    queue = make_queue()
+    bulk = [line.ask(priority="bulk") for _ in range(8)]
+    queue.add(bulk)
+    first, other = queue.take(0), queue.take(1)
+    assert isinstance(first, Decode)
+    assert isinstance(other, Decode)
+    assert 1 < len(first.requests) < len(bulk)  # the other lane gets some too
+    assert first.requests + other.requests == bulk[: len(first.requests) + len(other.requests)]
+
+
+def test_a_turn_ends_before_a_suspect_and_takes_no_interactive_image_along(line: Line) -> None:
+    queue = make_queue()
+    interactive = [line.ask(), line.ask()]
+    queue.add([*interactive, line.ask(priority="bulk"), line.ask(priority="bulk", is_suspect=True)])
+    suspect = queue.take(0)
+    assert isinstance(suspect, Decode)
+    assert [request.message.is_suspect for request in suspect.requests] == [True]
+    queue.end_decodes(0, [(suspect.requests[0], None)])
+    assert [queue.take(0), queue.take(1)] == [Decode([one]) for one in interactive]
+
+
+def test_large_bulk_images_are_decoded_one_in_a_turn(line: Line) -> None:
+    queue = make_queue()
+    bulk = [line.ask(bytes(100_000), priority="bulk") for _ in range(4)]
+    queue.add(bulk)
+    assert queue.take(0) == Decode(bulk[:1])
 
 
 def test_interactive_batch_goes_before_bulk_decode(line: Line) -> None:
@@ -149,35 +179,35 @@ def test_suspect_is_decoded_alone(line: Line) -> None:
     queue = make_queue()
     first, suspect, last = line.ask(), line.ask(is_suspect=True), line.ask()
     queue.add([first])
-    assert queue.take(0) == Decode(first)
+    assert queue.take(0) == Decode([first])
     queue.add([suspect, last])
-    queue.end_decode(0, first, None)
-    assert queue.take(0) == Decode(suspect)
+    queue.end_decodes(0, [(first, None)])
+    assert queue.take(0) == Decode([suspect])
     assert is_waiting(queue, 1)
-    queue.end_decode(0, suspect, None)
-    assert queue.take(1) == Decode(last)
+    queue.end_decodes(0, [(suspect, None)])
+    assert queue.take(1) == Decode([last])
 
 
 def test_decode_waits_for_memory_that_another_holds(line: Line) -> None:
     queue = make_queue()
     large, other = line.ask(), line.ask()
     queue.add([large, other])
-    assert queue.take(0) == Decode(large)
-    assert queue.reserve(0, large, 8 * MEGABYTE)
-    assert queue.take(1) == Decode(other)
-    assert not queue.reserve(1, other, 8 * MEGABYTE)
+    assert queue.take(0) == Decode([large])
+    assert queue.reserve(large, 8 * MEGABYTE)
+    assert queue.take(1) == Decode([other])
+    assert not queue.reserve(other, 8 * MEGABYTE)
     assert is_waiting(queue, 1)
-    queue.end_decode(0, large, None)
-    assert queue.take(1) == Decode(other)
-    assert queue.reserve(1, other, 8 * MEGABYTE)
+    queue.end_decodes(0, [(large, None)])
+    assert queue.take(1) == Decode([other])
+    assert queue.reserve(other, 8 * MEGABYTE)
 
 
 def test_image_larger_than_the_memory_budget_is_decoded_alone(line: Line) -> None:
     queue = make_queue()
     huge = line.ask()
     queue.add([huge])
-    assert queue.take(0) == Decode(huge)
-    assert queue.reserve(0, huge, 11 * MEGABYTE)
+    assert queue.take(0) == Decode([huge])
+    assert queue.reserve(huge, 11 * MEGABYTE)
 
 
 def test_cancelled_between_two_looks_leaves_no_wait_behind(line: Line) -> None:
@@ -195,15 +225,15 @@ def test_cancelled_while_decoded_gives_its_memory_back(line: Line) -> None:
     queue = make_queue()
     gone, next_one = line.ask(), line.ask()
     queue.add([gone, next_one])
-    assert queue.take(0) == Decode(gone)
-    assert queue.reserve(0, gone, 8 * MEGABYTE)
+    assert queue.take(0) == Decode([gone])
+    assert queue.reserve(gone, 8 * MEGABYTE)
     line.cancel(gone)
     queue.forget([gone])
-    assert queue.take(1) == Decode(next_one)
-    assert not queue.reserve(1, next_one, 8 * MEGABYTE)  # the decode is still going on
-    queue.end_decode(0, gone, make_look(SHAPE))
-    assert queue.take(1) == Decode(next_one)
-    assert queue.reserve(1, next_one, 8 * MEGABYTE)
+    assert queue.take(1) == Decode([next_one])
+    assert not queue.reserve(next_one, 8 * MEGABYTE)  # the decode is still going on
+    queue.end_decodes(0, [(gone, make_look(SHAPE))])
+    assert queue.take(1) == Decode([next_one])
+    assert queue.reserve(next_one, 8 * MEGABYTE)
 
 
 def test_gpu_runs_one_batch_at_a_time_and_takes_all_of_it(line: Line) -> None:
