@@ -16,7 +16,7 @@ from service.types import REQUEST_ID, ClassifyOptions
 MAX_TOP_K = 1000
 MAX_SCALES = 8
 MAX_SCALE_DIGITS = 4
-MIN_TIMEOUT_S = 0.05
+MIN_TIMEOUT_S = 0.1
 _MODEL = re.compile(r"[A-Za-z0-9._-]{1,128}(@[0-9]{1,9})?", re.ASCII)
 _TTA = re.compile(r"[a-z0-9_]{1,32}", re.ASCII)
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off", "")

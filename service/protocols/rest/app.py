@@ -13,6 +13,7 @@ from starlette.routing import Match, Route
 from models.catalog import find_modules
 from service.errors import BadRequest, ServiceError
 from service.protocols.base import ProtocolContext
+from service.protocols.options import MIN_TIMEOUT_S
 from service.protocols.rest import routes
 from service.protocols.rest.classify import PATH, ClassifyHandler, describe_parameters
 from service.protocols.rest.dialects import encode_error
@@ -92,15 +93,15 @@ def _describe_headers() -> list[dict[str, Any]]:
             "name": "X-Request-Id",
             "in": "header",
             "required": False,
-            "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"},
-            "description": "returned and logged; a new one where absent or not of this form",
+            "schema": {"type": "string"},  # no pattern: none of them is refused
+            "description": "returned and logged if 1 to 64 of A-Z a-z 0-9 . _ -; else a new one is made",
         },
         {
             "name": "Request-Timeout",
             "in": "header",
             "required": False,
             "schema": {"type": "number", "exclusiveMinimum": 0},
-            "description": "seconds after which nobody waits for the answer",
+            "description": f"seconds after which nobody waits for the answer, at least {MIN_TIMEOUT_S}",
         },
     ]
 
