@@ -48,6 +48,7 @@ class WholeImage:
 
     name = "center"
     takes_scales = False
+    looks_again = False
 
     def shapes(self, height: int, width: int, context: ViewContext) -> tuple[ViewShape, ...]:
         """One view of the image's size."""

@@ -92,6 +92,8 @@ def cut_views(image: Pixels, plan: ViewPlan, interpolation: Interpolation) -> tu
 
 def _group_overlapping(plan: ViewPlan) -> list[list[Crop]]:
     """Crops that overlap along the longer side, together: what lies between two groups is never resized."""
+    if len(plan.crops) == 1:
+        return [[plan.crops[0]]]
     is_tall = plan.height > plan.width
     groups: list[list[Crop]] = []
     end = -1
@@ -106,6 +108,8 @@ def _group_overlapping(plan: ViewPlan) -> list[list[Crop]]:
 
 
 def _bounding_crop(crops: Sequence[Crop]) -> Crop:
+    if len(crops) == 1:
+        return crops[0]
     top, left = min(crop.top for crop in crops), min(crop.left for crop in crops)
     bottom, right = max(crop.bottom for crop in crops), max(crop.right for crop in crops)
     return Crop(top, left, bottom - top, right - left)

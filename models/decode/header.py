@@ -25,6 +25,7 @@ class ImageHeader:
     """`height`, `width` as stored, in pixels; `orientation` 1..8 as in EXIF, what turns them upright.
 
     `cost_bytes` estimates the most memory that decoding and resizing will hold at once, on top of the file.
+    `is_cmyk`: it has four colours, which decoders for screens do not take.
     """
 
     format: str
@@ -32,6 +33,7 @@ class ImageHeader:
     width: int
     orientation: int
     cost_bytes: int
+    is_cmyk: bool = False
 
     @property
     def pixels(self) -> int:

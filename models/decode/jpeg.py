@@ -5,7 +5,7 @@ such files are decoded again by Pillow, which goes on and fails at true truncati
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import simplejpeg  # type: ignore[import-untyped]  # ships stubs without py.typed
@@ -49,10 +49,11 @@ def _read_frame(data: bytes) -> _Frame:
     position, orientation, kept = 2, UPRIGHT, [(0, 2)]
     frame: tuple[int, int, int, int, int] | None = None
     while (match := _MARKER.search(data, position)) is not None:
-        marker, start, body = match[1][0], match.end() - 2, match.end() + 2
+        end = match.end()
+        marker, start, body = data[end - 1], end - 2, end + 2
         if marker in (_SOS, _EOI):
             break
-        position = match.end() + int.from_bytes(data[match.end() : body])
+        position = end + int.from_bytes(data[end:body])
         if position < body or position > len(data):
             break
         if marker in _SOF and frame is None:
@@ -61,7 +62,7 @@ def _read_frame(data: bytes) -> _Frame:
             orientation = read_orientation(data[body:position])
         if marker not in _DROPPED:
             kept.append((start, position))
-    if match is None or match[1][0] != _SOS or frame is None:
+    if match is None or data[match.end() - 1] != _SOS or frame is None:
         raise BrokenImage("JPEG data ends before its first scan")
     return _Frame(*frame, orientation, match.end() - 2, tuple(kept))
 
@@ -84,7 +85,9 @@ def _read_header(data: bytes) -> ImageHeader:
     # copies for CMYK.
     cost = 3.0 + (2.0 * frame.components if frame.sof in _PROGRESSIVE_SOF else 0.0)
     cost += 12.0 if frame.components == 4 else 0.0
-    return make_header(NAME, (frame.height, frame.width), frame.orientation, cost, len(data))
+    size = (frame.height, frame.width)
+    header = make_header(NAME, size, frame.orientation, cost, len(data))
+    return replace(header, is_cmyk=True) if frame.components == 4 else header
 
 
 def _check_scans(data: bytes, position: int) -> None:
@@ -98,8 +101,7 @@ def _check_scans(data: bytes, position: int) -> None:
 
 
 def _read_pixels(data: bytes, header: ImageHeader) -> Pixels:
-    frame = _read_frame(data)
-    if frame.components != 4:
+    if not header.is_cmyk:
         # Sized by our reading of the header: if libjpeg reads another size, it refuses the buffer.
         pixels: Pixels = np.empty((header.height, header.width, 3), np.uint8)
         try:
@@ -108,7 +110,7 @@ def _read_pixels(data: bytes, header: ImageHeader) -> Pixels:
                 return decoded
         except ValueError:
             del pixels
-    view = memoryview(data)
+    frame, view = _read_frame(data), memoryview(data)
     clean = b"".join([*(view[start:end] for start, end in frame.kept), view[frame.scan_at :]])
     return read_with(JpegImagePlugin.JpegImageFile, clean, header)
 

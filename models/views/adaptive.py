@@ -34,6 +34,7 @@ class Adaptive(ViewPolicy):
     """One view, then those of the second look (less the first, if it is one), whose scores replace it."""
 
     name = "adaptive"
+    looks_again = True
 
     def shapes(self, height: int, width: int, context: ViewContext) -> tuple[ViewShape, ...]:
         return check_views([plan_center(height, width, context.preprocess)], context)

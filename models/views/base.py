@@ -144,11 +144,13 @@ Looks = Generator[Look, Sequence[ViewOutput], Scores]
 class ViewPolicy(Protocol):
     """One value of the request parameter `tta`; the module's POLICY.
 
-    `takes_scales`: whether it looks at the context's `scales`.
+    `takes_scales`: whether it looks at the context's `scales`; `looks_again`: whether it may ask the context
+    for time for a second look.
     """
 
     name: str
     takes_scales: bool = False
+    looks_again: bool = False
 
     def shapes(self, height: int, width: int, context: ViewContext) -> tuple[ViewShape, ...]:
         """The first look at an upright image of this size, without its pixels.

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.views.base import Classifier, Scores, ViewContext, ViewOutput
-from models.views.pooling import member_logits
+from models.views.pooling import member_logits, view_logits
 
 SMALLEST = np.float32(np.finfo(np.float32).tiny)  # what softmax gives as 0 has a logarithm all the same
 
@@ -15,6 +15,9 @@ def merge_scores(outputs: Sequence[ViewOutput], context: ViewContext) -> Scores:
     """Average over views, and over an ensemble's members by their shares: of logits, then softmax; or of
     each one's softmax. The temperature comes last, so that it changes no ranking.
     """
+    if len(outputs) == 1 and not context.classifier.members:  # most images: the same numbers, sooner
+        alone = view_logits(outputs[0], context)
+        return Scores(alone, temper(softmax(alone), context.fitted.temperature), 1)
     logits = np.stack([member_logits(output, context) for output in outputs])  # [V, M, K]
     shares = member_shares(context.classifier)
     mean_logits = shares @ logits.mean(axis=0)
@@ -42,8 +45,11 @@ def member_shares(classifier: Classifier) -> NDArray[np.float32]:
 
 def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     """float32 [..., K] -> float32 [..., K], each row summing to 1."""
-    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    probabilities: NDArray[np.float32] = powers / powers.sum(axis=-1, keepdims=True)
+    # The ufuncs themselves: the methods named max and sum are Python, and dearer than ten numbers.
+    highest: NDArray[np.float32] = np.maximum.reduce(logits, axis=-1, keepdims=True)
+    powers: NDArray[np.float32] = np.exp(logits - highest)
+    total: NDArray[np.float32] = np.add.reduce(powers, axis=-1, keepdims=True)
+    probabilities: NDArray[np.float32] = powers / total
     return probabilities
 
 

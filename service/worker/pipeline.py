@@ -110,7 +110,8 @@ class Pipeline:
         policy = self._find_policy(request.tta)
         self._check_scales(policy, request.message.options)
         context = self._find_context(policy, request.message.options, request.precision)
-        context = replace(context, may_look_again=partial(has_time, request))
+        if policy.looks_again:
+            context = replace(context, may_look_again=partial(has_time, request))
         try:
             image = self._decoder.decode(
                 request.image, self._limits.decode, request.header, request.message.deadline

@@ -228,6 +228,14 @@ def test_logits_and_map_are_told() -> None:
     }
 
 
+def test_request_before_any_model_is_up_is_503_and_counted() -> None:
+    with run_frontend() as frontend:
+        frontend.tell_models()
+        assert httpx.post(frontend.url + URL, content=IMAGE).status_code == 503
+        labels = 'code="503",model="other",protocol="http",route="/v1/classify"'
+        assert f"resnet_requests_total{{{labels}}} 1.0" in httpx.get(f"{frontend.url}/metrics").text
+
+
 def test_deadline_ends_the_wait_and_cancels_the_work() -> None:
     with run_frontend() as frontend:
         worker = frontend.add_worker(0, lambda message, payload: [])
