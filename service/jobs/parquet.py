@@ -47,6 +47,8 @@ def read_lines(file: BinaryIO, size_bytes: int) -> Iterator[Line]:
     left = size_bytes
     while left > 0:
         data = file.readline()
+        if not data:
+            raise EOFError("the results are shorter than they were")
         left -= len(data)
         yield line_decoder.decode(data)
 

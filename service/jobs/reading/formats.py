@@ -1,5 +1,6 @@
 """Which reader a body gets: its Content-Type says multipart, everything else is told by its first bytes."""
 
+import codecs
 from collections.abc import Callable
 from typing import BinaryIO
 
@@ -46,4 +47,5 @@ def is_batch(head: bytes) -> bool:
 
 
 def _find_reader(head: bytes) -> Callable[[BinaryIO, Spool], None] | None:
-    return find_archive_reader(head) or (spool_ndjson if head.lstrip().startswith(b"{") else None)
+    text = head.removeprefix(codecs.BOM_UTF8)
+    return find_archive_reader(head) or (spool_ndjson if text.lstrip().startswith(b"{") else None)

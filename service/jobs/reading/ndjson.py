@@ -1,6 +1,7 @@
 """Lines of {"id": ..., "b64": ...}; a bad line is an item with an error, its neighbours are unharmed."""
 
 import binascii
+import codecs
 from typing import BinaryIO
 
 import msgspec
@@ -24,22 +25,22 @@ _decoder = msgspec.json.Decoder(_Row)
 def spool_ndjson(body: BinaryIO, spool: Spool) -> None:
     """Every line that is not blank becomes an item, in order."""
     longest = spool.limits.max_image_bytes * 4 // 3 + ROOM_FOR_ID_BYTES
-    while line := body.readline(longest):
-        if not line.strip():
-            continue
+    line = body.readline(longest).removeprefix(codecs.BOM_UTF8)
+    while line:
         if len(line) == longest and not line.endswith(b"\n"):
             _skip_line(body)
             _spool_error(
                 spool, None, TooLarge(f"the line is longer than {longest} bytes (SERVE_MAX_IMAGE_BYTES)")
             )
-            continue
-        _spool_line(line, spool)
+        elif line.strip():
+            _spool_line(line, spool)
+        line = body.readline(longest)
 
 
 def _spool_line(line: bytes, spool: Spool) -> None:
     try:
         row = _decoder.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # the last one of brackets in brackets
         _spool_error(spool, None, BadRequest('the line is not {"id": ..., "b64": ...}'))
         return
     try:

@@ -90,6 +90,8 @@ async def _stream_file(folder: Path, size_bytes: int) -> AsyncIterator[bytes]:
         left = size_bytes
         while left:
             data = await asyncio.to_thread(file.read, min(left, READ_BYTES))
+            if not data:  # it was cut meanwhile, as the runner cuts a file that is not what it wrote
+                raise Internal("the results are shorter than they were")
             left -= len(data)
             yield data
 

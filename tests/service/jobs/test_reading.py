@@ -1,6 +1,7 @@
 """Bodies of batches: everything honest is read, everything hostile is refused by the member's name."""
 
 import base64
+import codecs
 import gzip
 import io
 import json
@@ -154,6 +155,17 @@ def test_a_bad_line_leaves_its_neighbours_unharmed(tmp_path: Path) -> None:
         "bad-request",
         None,
     ]
+
+
+def test_lines_written_on_windows_are_read(tmp_path: Path) -> None:
+    body = codecs.BOM_UTF8 + b'{"id": "a", "b64": "eA=="}\r\n\r\n{"id": "b", "b64": "eA=="}\r\n'
+    assert [(item.id, data) for item, data in read_body(tmp_path, body)] == [("a", b"x"), ("b", b"x")]
+
+
+def test_brackets_in_brackets_are_an_error_of_their_line(tmp_path: Path) -> None:
+    deep = b'{"id": "a", "b64": "", "x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}\n"
+    found = read_body(tmp_path, deep + b'{"id": "b", "b64": "eA=="}')
+    assert [(item.id, data) for item, data in found] == [(None, b""), ("b", b"x")]
 
 
 def test_an_endless_line_is_an_error_of_its_own(tmp_path: Path) -> None:
@@ -311,6 +323,37 @@ def test_a_huge_extended_header_is_refused_unread(tmp_path: Path) -> None:
     header.type, header.size = tarfile.XHDTYPE, 1 << 40
     with pytest.raises(BadRequest, match="extended header"):
         read_body(tmp_path, header.tobuf(tarfile.GNU_FORMAT))
+
+
+def make_pax(*records: bytes) -> bytes:
+    """A member "x" after pax headers of these contents."""
+    parts: list[bytes] = []
+    for record in records:
+        header = tarfile.TarInfo("pax")
+        header.type, header.size = tarfile.XHDTYPE, len(record)
+        parts += [header.tobuf(tarfile.USTAR_FORMAT), record, bytes(-len(record) % 512)]
+    return b"".join([*parts, make_tar({"x": b"1"})])
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        pytest.param(b"5020 size=" + b"9" * 5009 + b"\n", id="size of five thousand digits"),
+        pytest.param(b"000000001" + b"0" * 5000 + b" a=b\n", id="length of five thousand digits"),
+        pytest.param(b"20 size=-00000000005\n"[:20], id="negative size"),
+        pytest.param(b"99 path=x\n", id="length beyond the header"),
+        pytest.param(b"0 a=b\n", id="no length"),
+    ],
+)
+def test_a_damaged_pax_header_is_refused(record: bytes, tmp_path: Path) -> None:
+    with pytest.raises(BadRequest):
+        read_body(tmp_path, make_pax(record))
+
+
+def test_a_quarter_of_a_million_pax_records_are_read_and_forgotten(tmp_path: Path) -> None:
+    keys = b"".join(b"11 k%05d=\n" % (number % 100_000) for number in range(95_000))
+    path = b"14 path=named\n"
+    assert [item.id for item, _ in read_body(tmp_path, make_pax(keys, keys + path))] == ["named"]
 
 
 def test_a_body_of_something_else_is_refused_with_what_is_accepted(tmp_path: Path) -> None:
