@@ -1,14 +1,20 @@
-"""A thousand slow or silent connections are cut at their deadlines, and good callers notice nothing."""
+"""A thousand slow or silent connections and gRPC calls are cut in time, and good callers notice nothing."""
 
 import asyncio
 import time
 from collections import Counter
+from collections.abc import AsyncIterator, Callable
 
+import grpc
+import grpc.aio
 import pytest
 
+from service.pb import classifier_pb2 as pb
+from service.pb import classifier_pb2_grpc as pb_grpc
 from tests.faults import FAULT_SECONDS
 from tests.faults.callers import (
     IMAGES,
+    PATIENCE_S,
     Caller,
     Ledger,
     expect_counts,
@@ -20,6 +26,7 @@ from tests.faults.callers import (
 from tests.serving import Service, run_service
 
 SILENT, IN_HEADERS, IN_BODY, DRIPPING = 400, 300, 250, 50
+SILENT_RPC, SILENT_CALLS = 100, 200
 IS_LONG = FAULT_SECONDS >= 60
 # The long form has the defaults, 10 s and 30 s.
 HEADER_S, BODY_S = (10.0, 30.0) if IS_LONG else (1.5, 2.5)
@@ -31,7 +38,7 @@ class SlowCallers:
     """Each method is one connection, from its first byte to its end by the server."""
 
     def __init__(self, service: Service, ledger: Ledger) -> None:
-        self._address, self._ledger = split_address(service), ledger
+        self._address, self._rpc, self._ledger = split_address(service), service.grpc, ledger
         self.ends: Counter[str] = Counter()
 
     async def stay_silent(self, first_bytes: bytes, kind: str) -> None:
@@ -41,6 +48,29 @@ class SlowCallers:
         answer = await reader.read()
         self.ends[f"{kind}: {answer[9:12].decode()}"] += 1
         writer.close()
+
+    async def connect_rpc(self) -> None:
+        """Say nothing on the gRPC port."""
+        reader, writer = await asyncio.open_connection(*self._rpc.split(":"))
+        while await reader.read(1024):  # the server's settings, then its end
+            pass
+        self.ends["gRPC: closed"] += 1
+        writer.close()
+
+    async def call_silently(self) -> None:
+        """Begin calls and send no message."""
+        async with grpc.aio.insecure_channel(self._rpc) as channel:
+            await asyncio.gather(*(self._call(pb_grpc.ClassifierStub(channel)) for _ in range(SILENT_CALLS)))
+
+    async def _call(self, stub: "pb_grpc.ClassifierAsyncStub") -> None:
+        async def send() -> AsyncIterator[pb.ClassifyStreamRequest]:
+            await asyncio.Event().wait()
+            yield pb.ClassifyStreamRequest()
+
+        try:
+            await anext(aiter(stub.ClassifyStream(send())))
+        except grpc.aio.AioRpcError as error:
+            self.ends[f"gRPC call: {error.code().name}"] += 1
 
     async def stop_in_body(self) -> None:
         """Send half of the body and wait."""
@@ -69,6 +99,21 @@ class SlowCallers:
         writer.close()
 
 
+async def keep_calling(address: str, goes_on: Callable[[], bool]) -> int:
+    """Call after call while `goes_on`; how many were not answered with a prediction."""
+    failed = 0
+    async with grpc.aio.insecure_channel(address) as channel:
+        stub = pb_grpc.ClassifierStub(channel)
+        while goes_on():
+            try:
+                answer = await stub.Classify(pb.ClassifyRequest(image=IMAGES[0]), timeout=PATIENCE_S)
+                failed += not answer.predictions
+            except grpc.aio.AioRpcError:
+                failed += 1
+            await asyncio.sleep(0.02)
+    return failed
+
+
 async def be_slow(service: Service, ledger: Ledger) -> Counter[str]:
     slow, is_over = SlowCallers(service, ledger), False
     half = write_head("never", 1)[:40]
@@ -76,14 +121,18 @@ async def be_slow(service: Service, ledger: Ledger) -> Counter[str]:
         asyncio.create_task(keep_asking(Caller(service, ledger), lambda: not is_over, 0.02))
         for _ in range(GOOD_CALLERS)
     ]
+    good_rpc = asyncio.create_task(keep_calling(service.grpc, lambda: not is_over))
     await asyncio.gather(
         *(slow.stay_silent(b"", "silent") for _ in range(SILENT)),
         *(slow.stay_silent(half, "in headers") for _ in range(IN_HEADERS)),
         *(slow.stop_in_body() for _ in range(IN_BODY)),
         *(slow.drip() for _ in range(DRIPPING)),
+        *(slow.connect_rpc() for _ in range(SILENT_RPC)),
+        slow.call_silently(),
     )
     is_over = True
     await asyncio.gather(*good)
+    slow.ends["good gRPC calls that failed"] = await good_rpc
     return slow.ends
 
 
@@ -99,6 +148,9 @@ def test_slow_and_silent_connections_hurt_only_themselves() -> None:
             "in headers: 408": IN_HEADERS,
             "in body: 408": IN_BODY,
             "dripping: 408": DRIPPING,
+            "gRPC: closed": SILENT_RPC,
+            "gRPC call: DEADLINE_EXCEEDED": SILENT_CALLS,
+            "good gRPC calls that failed": 0,
         }
         counts = ledger.close()
         assert counts == {"408": IN_BODY + DRIPPING, "200": counts["200"]}
