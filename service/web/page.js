@@ -184,15 +184,29 @@ const COLUMNS = {
   "Top-5 error": (row) => (row.top5_error == null ? "" : `${row.top5_error.toFixed(2)} %`),
   Precision: (row) => row.precision ?? "fp32",
   "Scores merged": (row) => [row.merge, row.pool && `${row.pool} pooling`].filter(Boolean).join(", "),
-  "Measured on": (row) => `${row.images.toLocaleString("en")} of ${row.dataset} ${row.split}`,
+  "Measured on": measuredOn,
 };
 
+function measuredOn(row) {
+  return `${row.images.toLocaleString("en")} of ${row.dataset} ${row.split}`;
+}
+
+// What the card measured of each policy first; the same with its scores merged otherwise is a click away.
 function drawErrors(model) {
-  const shown = Object.entries(COLUMNS).filter(([, tell]) => model.metrics.some(tell));
+  const isFirst = (row, number) => number === model.metrics.findIndex((one) => one.tta === row.tta && one.precision === row.precision);
+  const others = model.metrics.filter((row, number) => !isFirst(row, number));
+  const more = others.length ? [make("details", {}, make("summary", {}, `${others.length} more, scores merged otherwise`), drawTable(model, others))] : [];
+  return make("div", {}, drawTable(model, model.metrics.filter(isFirst)), ...more);
+}
+
+function drawTable(model, metrics) {
+  const sets = new Set(metrics.map(measuredOn));
+  const shown = Object.entries(COLUMNS).filter(([name, tell]) => metrics.some(tell) && (name !== "Measured on" || sets.size > 1));
+  const caption = sets.size === 1 ? [make("caption", {}, `Measured on ${[...sets][0]}`)] : [];
   const head = make("tr", {}, ...shown.map(([name]) => make("th", { scope: "col" }, name)));
-  const rows = model.metrics.map((row) => make("tr", {}, ...shown.map(([, tell]) => make("td", {}, tell(row)))));
+  const rows = metrics.map((row) => make("tr", {}, ...shown.map(([, tell]) => make("td", {}, tell(row)))));
   return make("div", { className: "scroll", tabIndex: 0, role: "region", ariaLabel: `Measured errors of ${model.name}` },
-    make("table", {}, make("thead", {}, head), make("tbody", {}, ...rows)));
+    make("table", {}, ...caption, make("thead", {}, head), make("tbody", {}, ...rows)));
 }
 
 async function drawModels() {

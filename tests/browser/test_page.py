@@ -121,6 +121,15 @@ def test_40_megapixel_photograph_is_answered(page: Any, tmp_path: Path) -> None:
     assert page.locator("#answer .ranks li").count() == 5
 
 
+def test_each_policy_is_told_once_and_the_rest_at_a_click(page: Any) -> None:
+    page.wait_for_selector(".model details")
+    cells = page.locator(".model").first.locator("table:visible tbody tr").all_inner_texts()
+    told = [(row.split("\t")[0], row.split("\t")[2]) for row in cells]
+    assert len(told) == len(set(told)) > 3
+    page.locator(".model summary").first.click()
+    assert page.locator(".model").first.locator("table:visible tbody tr").count() > len(told)
+
+
 def test_dark_mode_has_dark_ground(page: Any) -> None:
     page.emulate_media(color_scheme="dark")
     ask(page, PHOTOGRAPHS / "cat.jpg")
