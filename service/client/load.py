@@ -121,6 +121,8 @@ class _Connection:
 
     async def ask(self, number: int) -> str:
         """Send request `number` and read its answer; returns the status."""
+        if self._streams is not None and self._streams[0].at_eof():  # closed while nobody asked, as it may be
+            await self.close()
         try:
             if self._streams is None:
                 self._streams = await asyncio.open_connection(
