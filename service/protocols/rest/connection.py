@@ -98,6 +98,7 @@ class HttpConnection(HttpToolsProtocol):
         shown = b"" if cycle.scope["method"] == "HEAD" else body
         self.transport.write(b"%b%b%b\r\n%b" % (STATUS_LINE[status], self._state.preface, fields, shown))
         cycle.response_started = cycle.response_complete = True
+        cycle.body = bytearray()  # a refused one is unread, and the cycle stays until the next
         cycle.message_event.set()
         if is_closing:
             self.transport.close()

@@ -5,6 +5,7 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import httpx
 import pytest
@@ -259,3 +260,24 @@ def test_connections_over_the_limit_are_told_so() -> None:
         assert httpx.get(f"{frontend.url}/livez").status_code == 503
         held.pop().close()
         wait_for(lambda: httpx.get(f"{frontend.url}/livez").status_code == 200)
+
+
+def read_memory_kb(pid: int) -> int:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("VmRSS")).split()[1])
+
+
+def test_idle_connections_hold_nothing_of_refused_bodies() -> None:
+    body = bytes(100_000)
+    head = b"POST /v1/classify?model=none HTTP/1.1\r\n" + HOST + b"Content-Length: %d\r\n\r\n" % len(body)
+    with run_frontend() as frontend, ExitStack() as stack:
+        frontend.add_worker(1)
+        before_kb = 0
+        for number in range(600):
+            sock = stack.enter_context(connect(frontend))
+            sock.sendall(head + body)
+            assert sock.recv(65536)[9:12] == b"404"
+            if number == 99:  # the first bring tables and buffers with them
+                before_kb = read_memory_kb(frontend.child.pid)
+        grown_kb = read_memory_kb(frontend.child.pid) - before_kb
+    assert grown_kb < 25_000  # they held 50 MB
