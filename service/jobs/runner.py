@@ -24,6 +24,7 @@ from service.jobs.store import Job, JobStore, Status, open_store
 from service.settings import Settings
 
 POLL_S = 0.5
+WATCH_S = 0.05  # between two looks whether the store was written to: one stat, 10 microseconds
 RETRY_S = 10.0
 SWEEP_EVERY_S = 60.0
 MAX_RUNNING = 4  # jobs at a time, so that a small one does not wait for a huge one
@@ -56,7 +57,7 @@ class JobRunner:
                 except SQLAlchemyError:
                     log.exception("the store of batch jobs cannot be used")
                     await asyncio.sleep(RETRY_S)
-                await asyncio.sleep(POLL_S)
+                await self._wait_change(bench)
         finally:
             for task in self._running.values():
                 task.cancel()
@@ -79,6 +80,14 @@ class JobRunner:
                 self._root, settings.jobs_quota_bytes, settings.jobs_reserve_bytes, store.count_bytes
             )
             return Bench(settings, store, storage, self._classifier, self._root)
+
+    async def _wait_change(self, bench: Bench) -> None:
+        """Until the store is written to, POLL_S at most: a job begins, and is cancelled, soon."""
+        seen, ends = bench.store.read_stamp(), time.monotonic() + POLL_S
+        while time.monotonic() < ends:
+            await asyncio.sleep(min(WATCH_S, POLL_S))
+            if bench.store.read_stamp() != seen:
+                return
 
     async def _look_after(self, bench: Bench) -> None:
         self._ended.clear()
