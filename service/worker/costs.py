@@ -13,6 +13,9 @@ from typing import TypeVar
 SMOOTHING = 0.1  # weight of the newest batch: about the last ten count
 NEAR_BEST = 1.03  # a batch is full at the smallest size within 3 % of the best cost per view
 HANDLING_MS = 0.15  # fixed cost of handling one batch around the engine, measured with bench/engines.py
+# A batch begins with cold caches, which warm-up never sees: between two of them a lane decodes and answers. A
+# 224-pixel view in a batch of its own took 0.7 ms of 17 more in the service than one of two.
+COLD_SHARE = 0.05
 MAX_SHAPES = 1024  # remembered one by one; whole images of every size would be without end
 EXTREME = 20.0  # a batch this many times off its prediction was a stall, and says no more than that
 
@@ -119,7 +122,8 @@ class CostModel:
     def _find_full(self, shape: tuple[int, int]) -> int:
         sizes = [1 << power for power in range(self._max_views.bit_length())]
         curve = self._curves[True]
-        per_view = [(curve.read(size * shape[0] * shape[1]) + HANDLING_MS) / size for size in sizes]
+        beside_ms = HANDLING_MS + COLD_SHARE * curve.read(shape[0] * shape[1])
+        per_view = [(curve.read(size * shape[0] * shape[1]) + beside_ms) / size for size in sizes]
         best = min(per_view)
         full = next(size for size, cost in zip(sizes, per_view, strict=True) if cost <= NEAR_BEST * best)
         return min(full, self._max_views)

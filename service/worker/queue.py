@@ -187,7 +187,7 @@ class WorkQueue:
         is_bulk, due = bucket.urgency()
         if is_bulk != request.is_bulk:
             return request.is_bulk
-        full = self._costs[bucket.key[0]].full_views(bucket.key[1])
+        full = self._find_full(self._costs[bucket.key[0]], bucket.key[1])
         return bucket.views >= full and due <= request.due
 
     def _start_decodes(self, lane: int, first: Request, now: float) -> Decode:
@@ -230,7 +230,7 @@ class WorkQueue:
         then the other way, since a way that is never taken is never measured again.
         """
         limits, shape = self._limits, bucket.key[1]
-        full = min(costs.full_views(shape), costs.fit(shape, limits.batch_budget_ms))
+        full = self._find_full(costs, shape)
         if self._batcher.buckets > 1 or limits.batches == 1:
             return full, 1
         if not bucket.interactive and self._decodes:  # idle lanes have images to decode
@@ -245,3 +245,7 @@ class WorkQueue:
             if is_wide != (self._lone_batches % TRY_OTHER == 0):
                 return bucket.views, limits.lanes
         return share, 1
+
+    def _find_full(self, costs: CostModel, shape: tuple[int, int]) -> int:
+        """Views beyond which a batch gets no cheaper per view, or takes longer than a batch may."""
+        return min(costs.full_views(shape), costs.fit(shape, self._limits.batch_budget_ms))

@@ -5,8 +5,8 @@ import pytest
 from service.worker.costs import HANDLING_MS, MAX_SHAPES, CostModel, Curve, Measured
 
 SHAPE = (10, 10)  # 100 pixels
-# One view 2 ms, two 3 ms, four 5 ms, eight 10 ms: the sixth view is no cheaper than the fourth.
-CURVE = Curve([Measured(100, 2.0), Measured(200, 3.0), Measured(400, 5.0), Measured(800, 10.0)])
+# One view 2 ms, two 3 ms, four 5 ms, eight 10.4 ms: the sixth view is no cheaper than the fourth.
+CURVE = Curve([Measured(100, 2.0), Measured(200, 3.0), Measured(400, 5.0), Measured(800, 10.4)])
 
 
 @pytest.mark.parametrize(
@@ -14,7 +14,7 @@ CURVE = Curve([Measured(100, 2.0), Measured(200, 3.0), Measured(400, 5.0), Measu
     [
         pytest.param(200, 3.0, id="a measured size"),
         pytest.param(300, 4.0, id="between two"),
-        pytest.param(1600, 20.0, id="beyond the last, in proportion"),
+        pytest.param(1600, 20.8, id="beyond the last, in proportion"),
         pytest.param(80, 1.6, id="a little below the first, in proportion"),
         pytest.param(1, 1.0, id="far below the first, half of it"),
     ],
