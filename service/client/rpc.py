@@ -156,6 +156,7 @@ def read_error(err: grpc.aio.AioRpcError) -> ServiceError:
 
 
 def _by_code(code: grpc.StatusCode) -> type[ServiceError]:
-    if code is grpc.StatusCode.UNAVAILABLE:
+    # A server that stops cancels calls that it had not begun; what this client cancels raises no error here.
+    if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
         return ConnectionFailed
     return DeadlinePassed if code is grpc.StatusCode.DEADLINE_EXCEEDED else Internal

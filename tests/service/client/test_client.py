@@ -6,15 +6,19 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 from PIL import Image
 
 from service.client import AsyncClient, Client, ConnectionFailed
 from service.errors import BadRequest, BrokenImage, UnknownModel
+from service.pb import classifier_pb2 as pb
+from service.pb import classifier_pb2_grpc as pb_grpc
 from service.version import find_version
 from tests.serving import PHOTOGRAPHS, ROOT, Service, run_service
 
@@ -145,6 +149,47 @@ def test_a_client_that_nobody_closes_lets_the_program_end(url: str, ending: str)
     command = [sys.executable, "-W", "error", "-c", "\n".join(lines)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "cat\n", "")
+
+
+class _Stopping(pb_grpc.ClassifierServicer):
+    """Cancels the first call, as a server does that stops; answers the next."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def ListModels(  # noqa: N802
+        self, request: pb.ListModelsRequest, context: grpc.ServicerContext
+    ) -> pb.ListModelsResponse:
+        context.abort(grpc.StatusCode.CANCELLED, "")
+
+    def ClassifyStream(  # noqa: N802
+        self, request_iterator: Iterator[pb.ClassifyStreamRequest], context: grpc.ServicerContext
+    ) -> Iterator[pb.ClassifyStreamResponse]:
+        context.abort(grpc.StatusCode.CANCELLED, "")
+
+    def Classify(  # noqa: N802
+        self, request: pb.ClassifyRequest, context: grpc.ServicerContext
+    ) -> pb.ClassifyResponse:
+        self.calls += 1
+        if self.calls == 1:
+            context.abort(grpc.StatusCode.CANCELLED, "")
+        return pb.ClassifyResponse(predictions=[pb.ClassifyResponse.Prediction(label="cat")])
+
+
+def test_a_call_that_a_stopping_server_cancels_is_sent_again() -> None:
+    server = grpc.server(ThreadPoolExecutor(1))
+    servicer = _Stopping()
+    pb_grpc.add_ClassifierServicer_to_server(servicer, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        with Client(f"grpc://127.0.0.1:{port}") as client:
+            assert client.classify(CAT).predictions[0].label == "cat"
+            with pytest.raises(ConnectionFailed):
+                client.list_models()
+    finally:
+        server.stop(None).wait()
+    assert servicer.calls == 2
 
 
 def test_a_closed_client_says_so(url: str) -> None:
