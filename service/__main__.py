@@ -1,6 +1,9 @@
 """The command line, `resnet-serve` or `python -m service`."""
 
 import errno
+import os
+import sys
+from contextlib import suppress
 from typing import Any
 
 import click
@@ -30,6 +33,12 @@ class _Commands(click.Group):
         except OSError as err:
             if err.errno == errno.EPIPE:  # nobody reads on, as with `| head`; click ends quietly
                 raise
+            if err.filename is None:  # what is left in the buffer would fail once more when Python ends
+                with (
+                    suppress(OSError),
+                    open(os.devnull, "wb") as nowhere,
+                ):  # a test's standard output is no file
+                    os.dup2(nowhere.fileno(), sys.stdout.fileno())
             raise click.ClickException(f"{err.filename or 'output'}: {err.strerror or err}") from err
 
 

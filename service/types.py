@@ -1,14 +1,11 @@
 """The nouns every protocol and every process of the service shares. Plain data, no behaviour.
 
-The names of the fields are those of the public answers, on every protocol. What is made for every image is a
-Struct of msgspec, which is made five times as fast as a frozen dataclass.
+The names of the fields are those of the public answers, on every protocol.
 """
 
 import re
 from dataclasses import dataclass, field
 from typing import Literal
-
-import msgspec
 
 from models.card import ModelCard
 
@@ -43,7 +40,8 @@ class ClassifyOptions:
     priority: Priority = "interactive"
 
 
-class ClassifyRequest(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class ClassifyRequest:
     """One encoded image and what is asked about it.
 
     `deadline`: time.monotonic() seconds (one clock for all processes of a machine) after which nobody waits
@@ -53,12 +51,13 @@ class ClassifyRequest(msgspec.Struct, frozen=True):
     image: bytes
     request_id: str
     deadline: float
-    options: ClassifyOptions = msgspec.field(default_factory=ClassifyOptions)
+    options: ClassifyOptions = field(default_factory=ClassifyOptions)
     caller: str = ""
     protocol: str = "http"
 
 
-class Prediction(msgspec.Struct, frozen=True, gc=False):
+@dataclass(frozen=True, slots=True)
+class Prediction:
     """One ranked class; `probability` is 0..1 after temperature."""
 
     index: int
@@ -84,7 +83,8 @@ class TtaUse:
     views: int
 
 
-class Timings(msgspec.Struct, frozen=True, gc=False):
+@dataclass(frozen=True, slots=True)
+class Timings:
     """Milliseconds: decoding and cutting views, waiting, computing, and from arrival to answer."""
 
     decode: float
@@ -117,7 +117,8 @@ class ActivationMap:
     box: Box
 
 
-class Classification(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Classification:
     """The answer for one image."""
 
     request_id: str

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 from service.client.tls import ClientTls
 
 MAX_HEAD_BYTES = 1 << 16
+CLOSE_S = 1.0
 NO_ANSWER = "no answer"
 GOOD = ("200", "OK")  # HTTP's and gRPC's
 
@@ -148,9 +149,16 @@ class _Connection:
 
     async def close(self) -> None:
         """Drop the connection; the next `ask` opens another."""
-        if self._streams is not None:
-            self._streams[1].close()
-            self._streams = None
+        if self._streams is None:
+            return
+        _, writer = self._streams
+        self._streams = None
+        writer.close()
+        try:
+            async with asyncio.timeout(CLOSE_S):
+                await writer.wait_closed()
+        except (OSError, TimeoutError):  # TLS says goodbye, and wants to hear it
+            writer.transport.abort()
 
 
 async def run_closed(target: Connectable, connections: int, seconds: float) -> Report:

@@ -5,11 +5,11 @@ import json
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
-import msgspec
 from rich.table import Table
 
 from service.client import Client, ClientTls, ImageSource, Outcome
@@ -178,7 +178,7 @@ def _print_json(name: str, outcome: Outcome) -> None:
         assert outcome.error is not None
         told: dict[str, Any] = {"error": {"type": outcome.error.slug, "detail": outcome.error.detail}}
     else:
-        told = msgspec.to_builtins(outcome.classification)
+        told = asdict(outcome.classification)
         told.pop("map")
     click.echo(json.dumps({"file": name, **told}))
 

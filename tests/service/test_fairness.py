@@ -200,7 +200,9 @@ def test_a_greedy_key_starves_nobody(tmp_path: Path) -> None:
 
 def count_lines() -> int:
     gc.collect()
-    return sum(isinstance(one, FairLine) for one in gc.get_objects())
+    return sum(
+        type(one) is FairLine for one in gc.get_objects()
+    )  # others answer for their classes with warnings
 
 
 def test_a_version_that_is_gone_leaves_no_line_behind(tmp_path: Path) -> None:
