@@ -10,6 +10,6 @@ def test_a_job_survives_kills_of_the_whole_service() -> None:
 
 
 def test_a_large_batch_needs_no_more_memory_than_a_small_one() -> None:
-    report = measure_memory(images=600, side=256)
+    report = measure_memory(images=400, side=256)  # 75 MiB of body
     for name, idle in report.idle_bytes.items():
         assert report.peak_bytes[name] - idle < 64 << 20, name
