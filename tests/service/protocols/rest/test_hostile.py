@@ -5,12 +5,11 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.service.frontends import RunningFrontend, run_frontend, wait_for
+from tests.service.frontends import RunningFrontend, read_memory_kb, run_frontend, wait_for
 
 URL = "/v1/classify"
 HOST = b"Host: x\r\n"
@@ -260,11 +259,6 @@ def test_connections_over_the_limit_are_told_so() -> None:
         assert httpx.get(f"{frontend.url}/livez").status_code == 503
         held.pop().close()
         wait_for(lambda: httpx.get(f"{frontend.url}/livez").status_code == 200)
-
-
-def read_memory_kb(pid: int) -> int:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith("VmRSS")).split()[1])
 
 
 def test_idle_connections_hold_nothing_of_refused_bodies() -> None:
