@@ -82,3 +82,41 @@ def test_what_alerts_count_is_there_before_its_first_time(tmp_path: Path, faults
         'resnet_resent_total{model="cifar10"}',
     ):
         assert samples[zero] == "0.0"
+
+
+ANSWER = """
+import sys
+from pathlib import Path
+from service.metrics import FrontendMetrics
+from service.types import Classification, ModelRef, Prediction, Timings, TtaUse
+metrics = FrontendMetrics(Path(sys.argv[1]), 0)
+answers = [
+    Classification(
+        "id",
+        ModelRef("cifar10", 1, "0"),
+        (Prediction(0, label, probability),),
+        TtaUse("center", tta, views),
+        Timings(milliseconds, 2.0, 4.0, 1024.0),
+    )
+    for label, probability, tta, views, milliseconds in [
+        ("cat", 0.5, "center", 1, 0.25), ("cat", 1.0, "mirror", 2, 5.0), ("dog", 0.25, "mirror", 2, 100_000.0)
+    ]
+]
+if sys.argv[2] == "together":
+    metrics.images.count_answers(answers)
+else:
+    for answer in answers:
+        metrics.images.count_answer(answer)
+"""
+
+
+def test_answers_counted_together_are_counted_as_one_by_one(tmp_path: Path) -> None:
+    pages = []
+    for how in ("alone", "together"):
+        (tmp_path / how).mkdir()
+        subprocess.run([sys.executable, "-c", ANSWER, str(tmp_path / how), how], check=True)
+        page = render_metrics(tmp_path / how).decode().splitlines()
+        pages.append([line for line in page if "_timestamp_" not in line])
+    assert pages[0] == pages[1]
+    assert 'resnet_images_total{model="cifar10",outcome="ok"} 3.0' in pages[0]
+    assert sum('le="+Inf"' in line and line.endswith(" 3.0") for line in pages[0]) == 5
