@@ -34,14 +34,18 @@ class Lease:
         self._budget.take(more_bytes)
         self.size_bytes += more_bytes
 
+    def release(self) -> None:
+        """Hold nothing any more."""
+        self._budget.give(self.size_bytes)
+        self.size_bytes = 0
+
     def __enter__(self) -> "Lease":
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._budget.give(self.size_bytes)
-        self.size_bytes = 0
+        self.release()
 
 
 class InflightBudget:

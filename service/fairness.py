@@ -34,7 +34,9 @@ class Share:
 
 
 @dataclass(order=True, slots=True)
-class _Turn:
+class Turn:
+    """One image's place in the line."""
+
     start: float
     number: int
     share: Share = field(compare=False)
@@ -47,7 +49,7 @@ class FairLine:
     def __init__(self, predict_wait_ms: Callable[[], float], room_ms: float) -> None:
         """`predict_wait_ms`: of the nearest worker now; under `room_ms` of it images are let through."""
         self._predict_wait_ms, self._room_ms = predict_wait_ms, room_ms
-        self._turns: list[_Turn] = []
+        self._turns: list[Turn] = []
         self._numbers = itertools.count()
         self._virtual = 0.0
         self._finish: dict[str, float] = {}
@@ -70,21 +72,22 @@ class FairLine:
         others = sum(one for name, one in self._weights.items() if name != caller)
         return self._waiting_ms.get(caller, 0.0) * (others + weight) / weight
 
-    async def wait_turn(self, share: Share, deadline: float) -> bool:
-        """Until it is this image's turn, which `leave` ends; returns whether it had to wait.
-
-        Raises DeadlinePassed at monotonic `deadline`.
-        """
+    def enter(self, share: Share) -> "Turn | None":
+        """None: the image is let through at once, until `leave`. Else `wait` for what this returns."""
         start = max(self._virtual, self._finish.get(share.caller, 0.0))
         self._finish[share.caller] = start + share.cost_ms / share.weight
         if not self._turns and self._has_room():
             self._virtual = start
             self._in_flight += 1
-            return False
-        turn = _Turn(start, next(self._numbers), share, asyncio.Future())
+            return None
+        turn = Turn(start, next(self._numbers), share, asyncio.Future())
         heapq.heappush(self._turns, turn)
         self._count(share, share.cost_ms)
         self._wind()
+        return turn
+
+    async def wait(self, turn: "Turn", deadline: float) -> None:
+        """Until that image is let through, until `leave`; raises DeadlinePassed at monotonic `deadline`."""
         try:
             async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
                 await turn.is_next
@@ -94,10 +97,9 @@ class FairLine:
                 detail = "the deadline passed before the image reached a worker"
                 raise DeadlinePassed(detail) from None
             raise
-        self._promised_ms -= share.cost_ms
-        return True
+        self._promised_ms -= turn.share.cost_ms
 
-    def _give_up(self, turn: _Turn) -> None:
+    def _give_up(self, turn: Turn) -> None:
         if turn.is_next.cancelled():  # it stays in the line until its turn would come
             self._count(turn.share, -turn.share.cost_ms)
         else:  # it was let through at the same moment

@@ -1,5 +1,7 @@
 """One image on its way through the Classifier, and what most of them have in common."""
 
+import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -7,29 +9,64 @@ from models.card import ModelCard
 from service.access.gate import Gate
 from service.answers import read_map, read_predictions, read_timings
 from service.errors import BadRequest, ServiceError
-from service.fairness import Share
-from service.links import WorkerLink
+from service.fairness import FairLine, Share
+from service.links import Outcome, WorkerLink
 from service.messages import Result, ServedModel
 from service.types import Classification, ClassifyOptions, ClassifyRequest, ModelRef, TtaUse
 
 Landing = Classification | ServiceError  # how an image of several ends, where one alone would raise
 Landings = list[tuple[int, Landing]]  # by the place among them
+Land = Callable[[Landing], None]
 
 # Images of a batch that travel together, cheap ones many: a frame and a wake-up cost what three of 1 kB do.
 FEWEST_TOGETHER, MOST_TOGETHER = 4, 64
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Flight:
-    """One image on its way: what was asked, what is used, and whether a decoder died of it, maybe."""
+    """One image on its way: what was asked, what is used, and whether a decoder died of it, maybe.
+
+    It is with a worker (`link`, under `id`) or with a coroutine (`task`), and may have to leave a `line`.
+    `land` is told once how it ended, unless it was cancelled; `on_outcome` judges what a worker made of it.
+    """
 
     request: ClassifyRequest
     model: ServedModel
     options: ClassifyOptions
     asked: str
     arrived: float
+    land: Land
+    on_outcome: Callable[["Flight", Outcome], None]
     is_suspect: bool = False
     due: float | None = None
+    link: WorkerLink | None = None
+    id: int = 0
+    task: asyncio.Task[None] | None = None
+    line: FairLine | None = None
+
+    def settle(self, id: int, outcome: Outcome) -> None:
+        """See links.Waiter."""
+        self.on_outcome(self, outcome)
+
+    def end(self, landing: Landing) -> None:
+        """It has landed."""
+        self.task = None
+        self._leave_line()
+        self.land(landing)
+
+    def cancel(self) -> None:
+        """Nobody waits for it any more; `land` is not called."""
+        link, task, self.link, self.task = self.link, self.task, None, None
+        if task is not None:
+            task.cancel()
+        elif link is not None:
+            link.cancel(self.id)
+        self._leave_line()
+
+    def _leave_line(self) -> None:
+        if self.line is not None:
+            self.line.leave()
+            self.line = None
 
     def weigh(self, gate: Gate, link: WorkerLink) -> Share:
         """What it takes of its key's share of the workers."""

@@ -5,6 +5,7 @@ when the supervisor is gone.
 """
 
 import asyncio
+import gc
 import socket
 import sys
 from dataclasses import replace
@@ -43,7 +44,9 @@ class Frontend:
     ) -> None:
         """`settings`: those of `start`, with what this process cannot hold cut down."""
         self._settings = settings
-        self._metrics = FrontendMetrics(Path(start.metrics_dir), start.slot)
+        self._metrics = FrontendMetrics(
+            Path(start.metrics_dir), start.slot, asyncio.get_running_loop().call_soon
+        )
         # The last one, admin, is not there while that port is closed.
         self._sockets = {name: socket.socket(fileno=fd) for name, fd in zip(LISTENERS, fds, strict=False)}
         keyring = open_keyring(self._settings.api_keys)
@@ -61,6 +64,8 @@ class Frontend:
         for entry in find_entries(protocols, "PROTOCOL", ProtocolEntry):
             if entry.listener in self._sockets:
                 running.append(await entry.start(context, self._sockets[entry.listener]))
+        gc.collect()
+        gc.freeze()  # what is loaded stays: later collections need not look at it
         self._orders.start()
         watching = asyncio.create_task(self._watch_keys())
         await self._orders.wait_drain()

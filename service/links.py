@@ -1,7 +1,8 @@
 """A frontend's line to one worker: frames out without copying an image, answers paired with who waits.
 
 Bytes of an image are handed to the kernel from where they were received. When the worker dies, everything it
-had not answered fails with LinkLost, once the supervisor has said which images are suspects.
+had not answered fails with LinkLost, once the supervisor has said which images are suspects. Who waits is
+told by a call: a future, a task and a timer for each image cost a frontend more than all the rest here.
 """
 
 import asyncio
@@ -10,6 +11,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
+from typing import Protocol
 
 from service.errors import DeadlinePassed
 from service.messages import Cancel, Classify, ClassifySlice, Failure, Load, Result, WorkerUp
@@ -35,6 +37,32 @@ Outcome = Answer | LinkLost | DeadlinePassed
 Outcomes = list[tuple[int, Outcome]]  # by the place in a slice
 
 
+class Waiter(Protocol):
+    """Whoever is told what became of images."""
+
+    def settle(self, id: int, outcome: Outcome) -> None:
+        """Once for each id, on the event loop's thread."""
+        ...
+
+
+class _Single:
+    """One image, and a future for its answer."""
+
+    __slots__ = ("answer",)
+
+    def __init__(self, answer: asyncio.Future[Answer]) -> None:
+        self.answer = answer
+
+    def settle(self, id: int, outcome: Outcome) -> None:
+        """See Waiter."""
+        if self.answer.done():
+            return
+        if isinstance(outcome, tuple):
+            self.answer.set_result(outcome)
+        else:
+            self.answer.set_exception(outcome)
+
+
 class _Slice:
     """Images sent in one frame: what became of some, and a future for the next, as one each is dear."""
 
@@ -47,7 +75,7 @@ class _Slice:
         self._waiter: asyncio.Future[None] | None = None
 
     def settle(self, id: int, outcome: Outcome) -> None:
-        """Each id once."""
+        """See Waiter."""
         self._fresh.append((id - self._first, outcome))
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
@@ -81,7 +109,9 @@ class WorkerLink:
         self.is_up = True
         self._socket, self._loop, self._on_lost = sock, loop, on_lost
         self._ids = itertools.count(1)
-        self._waiting: dict[int, asyncio.Future[Answer] | _Slice] = {}
+        self._waiting: dict[int, tuple[float, Waiter]] = {}  # with the deadline, by id
+        self._next_deadline = float("inf")
+        self._alarm: asyncio.TimerHandle | None = None
         self._outgoing: deque[bytes | memoryview] = deque()
         self._is_flushing = False
         self._is_blocked = False
@@ -113,37 +143,56 @@ class WorkerLink:
             return max(self._told_wait_ms, silent_ms - self._sent_ms) + self._sent_ms
         return max(0.0, self._told_wait_ms - silent_ms)
 
-    async def exchange(
+    def send(
         self,
         request: ClassifyRequest,
         options: ClassifyOptions,
-        is_suspect: bool,
+        waiter: Waiter,
+        *,
+        is_suspect: bool = False,
         due: float | None = None,
-    ) -> Answer:
-        """Send one image and wait for its answer. Raises LinkLost, DeadlinePassed; a cancelled caller cancels
-        the work.
+    ) -> int:
+        """Send one image; `waiter` is told what became of it under the id that this returns.
+
+        Raises DeadlinePassed, and then nothing was sent.
         """
-        left_s = request.deadline - time.monotonic()
-        if left_s <= 0:
+        if request.deadline <= time.monotonic():
             raise DeadlinePassed("the deadline passed before the image was sent to a worker")
         self._begin()
         id = next(self._ids)
-        answer: asyncio.Future[Answer] = self._loop.create_future()
-        self._waiting[id] = answer
+        self._waiting[id] = (request.deadline, waiter)
         if options.priority != "bulk":  # bulk work gives way, so nobody waits for it
-            cost_ms = self.cost_ms.get(options.tta or "", self.cost_ms.get("center", 0.0))
+            cost_ms = self.cost_ms.get(options.tta or "") or self.cost_ms.get("center", 0.0)
             self._sent.append((id, cost_ms))
             self._sent_ms += cost_ms
         message = Classify(id, request.request_id, request.deadline, options, is_suspect, due)
         self._send(encode_head(message, len(request.image)), request.image)
-        timer = self._loop.call_later(left_s, self._expire, id)
+        if request.deadline < self._next_deadline:
+            self._set_alarm(request.deadline)
+        return id
+
+    def cancel(self, id: int) -> None:
+        """Nobody waits for that image any more; its waiter is not told."""
+        if self._waiting.pop(id, None) is not None and self.is_up:
+            self._send(encode_head(Cancel(id), 0))
+
+    async def exchange(
+        self,
+        request: ClassifyRequest,
+        options: ClassifyOptions,
+        is_suspect: bool = False,
+        due: float | None = None,
+    ) -> Answer:
+        """`send`, and wait for the answer. Raises LinkLost, DeadlinePassed; a cancelled caller cancels the
+        work.
+        """
+        waiter = _Single(self._loop.create_future())
+        id = self.send(request, options, waiter, is_suspect=is_suspect, due=due)
         try:
-            return await answer
+            return await waiter.answer
         except asyncio.CancelledError:
-            self._forget(id)
+            self.cancel(id)
             raise
-        finally:
-            timer.cancel()
 
     async def exchange_slice(
         self, requests: Sequence[ClassifyRequest], options: ClassifyOptions
@@ -156,19 +205,19 @@ class WorkerLink:
         self._begin()
         ids = [next(self._ids) for _ in requests]
         slice = _Slice(ids[0], len(ids), self._loop)
-        self._waiting.update(dict.fromkeys(ids, slice))
+        self._waiting.update(dict.fromkeys(ids, (deadline, slice)))
         names, sizes = [one.request_id for one in requests], [len(one.image) for one in requests]
         message = ClassifySlice(ids[0], names, sizes, deadline, options)
         self._send(encode_head(message, sum(sizes)), *[one.image for one in requests])
-        timer = self._loop.call_later(max(0.0, deadline - time.monotonic()), self._expire, *ids)
+        if deadline < self._next_deadline:
+            self._set_alarm(deadline)
         try:
             while slice.left:
                 yield await slice.take()
         finally:
-            timer.cancel()
             if slice.left:
                 for id in ids:
-                    self._forget(id)
+                    self.cancel(id)
 
     def _begin(self) -> None:
         if not self._waiting:  # silence counts from the moment it owes something
@@ -182,21 +231,30 @@ class WorkerLink:
             self._lose()
         self._settle(frozenset(suspects))
 
-    def _expire(self, *ids: int) -> None:
-        for id in ids:
-            waiter = self._waiting.get(id)
-            if waiter is not None:
-                self._forget(id)
-                _fail(waiter, id, DeadlinePassed("the deadline passed before the image was classified"))
+    def _set_alarm(self, deadline: float) -> None:
+        """One timer for the earliest deadline of all: most images are answered long before theirs."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._next_deadline = deadline
+        self._alarm = self._loop.call_later(max(0.0, deadline - time.monotonic()), self._expire)
 
-    def _forget(self, id: int) -> None:
-        if self._waiting.pop(id, None) is not None and self.is_up:
-            self._send(encode_head(Cancel(id), 0))
+    def _expire(self) -> None:
+        now = time.monotonic()
+        late = [id for id, (deadline, _) in self._waiting.items() if deadline <= now]
+        for id in late:
+            waiting = self._waiting.get(id)
+            if waiting is not None:  # not cancelled by whoever was told before
+                self.cancel(id)
+                waiting[1].settle(id, DeadlinePassed("the deadline passed before the image was classified"))
+        self._alarm, self._next_deadline = None, float("inf")
+        if self._waiting:
+            self._set_alarm(min(deadline for deadline, _ in self._waiting.values()))
 
-    def _send(self, *buffers: bytes) -> None:
+    def _send(self, head: bytes, *images: bytes) -> None:
         # Flushed once per turn of the loop: requests that arrive together leave in one system call and wake
         # the worker once.
-        self._outgoing.extend(buffer for buffer in buffers if buffer)
+        self._outgoing.append(head)
+        self._outgoing.extend(image for image in images if image)
         if not self._is_flushing:
             self._is_flushing = True
             self._loop.call_soon(self._flush)
@@ -252,11 +310,9 @@ class WorkerLink:
 
     def _take(self, message: object, payload: bytes) -> None:
         if isinstance(message, Result | Failure):
-            waiter = self._waiting.pop(message.id, None)
-            if isinstance(waiter, _Slice):
-                waiter.settle(message.id, (message, payload))
-            elif waiter is not None and not waiter.done():
-                waiter.set_result((message, payload))
+            waiting = self._waiting.pop(message.id, None)
+            if waiting is not None:
+                waiting[1].settle(message.id, (message, payload))
             seen = max(message.seen, message.id)  # frames come in order
         elif isinstance(message, Load):
             self.cost_ms, self.drain_per_s = message.cost_ms, message.drain_per_s
@@ -283,12 +339,7 @@ class WorkerLink:
 
     def _settle(self, suspects: frozenset[int]) -> None:
         waiting, self._waiting = self._waiting, {}
-        for id, waiter in waiting.items():
-            _fail(waiter, id, LinkLost(id in suspects))
-
-
-def _fail(waiter: "asyncio.Future[Answer] | _Slice", id: int, error: LinkLost | DeadlinePassed) -> None:
-    if isinstance(waiter, _Slice):
-        waiter.settle(id, error)
-    elif not waiter.done():
-        waiter.set_exception(error)
+        if self._alarm is not None:
+            self._alarm.cancel()
+        for id, (_, waiter) in waiting.items():
+            waiter.settle(id, LinkLost(id in suspects))

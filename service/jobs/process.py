@@ -21,7 +21,8 @@ from service.transport import ControlChannel
 async def serve(control: ControlChannel, start: StartJobs) -> None:
     """Run jobs until the supervisor says Drain."""
     settings = Settings.from_json(start.settings)
-    metrics = FrontendMetrics(Path(start.metrics_dir), start.slot)
+    defer = asyncio.get_running_loop().call_soon
+    metrics = FrontendMetrics(Path(start.metrics_dir), start.slot, defer)
     classifier = Classifier(settings, metrics)
     orders = Orders(control, classifier)
     orders.start()

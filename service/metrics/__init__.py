@@ -9,6 +9,7 @@ from service.metrics.models import ModelMetrics
 from service.metrics.pressure import PressureMetrics
 from service.metrics.requests import ABORTED, RequestMetrics
 from service.metrics.store import CONTENT_TYPE, open_store, read_store, render_metrics
+from service.metrics.tally import Defer, Tally, count_at_once
 from service.metrics.totals import ModelTotals, sum_totals
 
 __all__ = ["ABORTED", "CONTENT_TYPE", "BatchMetrics", "FrontendMetrics", "ModelTotals", "open_worker_metrics"]
@@ -17,7 +18,8 @@ __all__ = ["ABORTED", "CONTENT_TYPE", "BatchMetrics", "FrontendMetrics", "ModelT
 class FrontendMetrics:
     """Everything a frontend counts, kept in `directory` under its slot."""
 
-    def __init__(self, directory: Path, slot: int) -> None:
+    def __init__(self, directory: Path, slot: int, defer: Defer = count_at_once) -> None:
+        """`defer`: see Tally."""
         open_store(directory, f"frontend-{slot}")
         self._directory = directory
         self.requests = RequestMetrics()
@@ -25,6 +27,7 @@ class FrontendMetrics:
         self.pressure = PressureMetrics()
         self.models = ModelMetrics()
         self.access = AccessMetrics()
+        self.tally = Tally(self.images, self.requests, defer)
 
     def render(self) -> bytes:
         """The metrics of all processes, in Prometheus' text format."""

@@ -64,6 +64,7 @@ class ImageMetrics:
             registry=None,
         )
         self._models: dict[str, _ModelImages] = {}
+        self._failures: dict[tuple[str, str], tuple[Counter, Counter]] = {}
 
     def expect(self, model: str) -> None:
         """That model is served: its images are there at 0, so that shares of them can be told."""
@@ -78,27 +79,34 @@ class ImageMetrics:
             children = self._models[model] = _ModelImages(self, model)
         children.answered.inc()
         children.last.set_to_current_time()
-        children.decode.observe(timings_ms.decode / 1000)
-        children.queue.observe(timings_ms.queue / 1000)
-        children.inference.observe(timings_ms.infer / 1000)
-        children.total.observe(timings_ms.total / 1000)
-        seen = children.views.get(tta)
-        if seen is None:
-            seen = children.views[tta] = self.views.labels(model, tta)
-        seen.inc(answer.tta.views)
+        _observe_one(children.decode, timings_ms.decode / 1000)
+        _observe_one(children.queue, timings_ms.queue / 1000)
+        _observe_one(children.inference, timings_ms.infer / 1000)
+        _observe_one(children.total, timings_ms.total / 1000)
+        self._find_views(children, model, tta).inc(answer.tta.views)
         if answer.predictions:
             top = answer.predictions[0]
-            best = children.classes.get(top.label)
-            if best is None:
-                best = children.classes[top.label] = self.classes.labels(model, top.label)
-            best.inc()
-            children.probability.observe(top.probability)
+            self._find_class(children, model, top.label).inc()
+            _observe_one(children.probability, top.probability)
 
     def count_answers(self, answers: Sequence[Classification]) -> None:
-        """Images of one model were answered together; a write is a call into mmap, so equal ones are one."""
-        if not answers:
-            return
-        model = answers[0].model.name
+        """Images were answered together; a write is a call into mmap, so equal ones are one."""
+        by_model: dict[str, list[Classification]] = {}
+        for answer in answers:
+            by_model.setdefault(answer.model.name, []).append(answer)
+        for model, some in by_model.items():
+            self._count_answers(model, some)
+
+    def count_failure(self, model: str, slug: str, took_s: float) -> None:
+        """One image ended with that error after `took_s` seconds."""
+        ended = self._failures.get((model, slug))
+        if ended is None:
+            ended = self.images.labels(model, slug), self.failed.labels(model)
+            self._failures[(model, slug)] = ended
+        ended[0].inc()
+        ended[1].inc(took_s)
+
+    def _count_answers(self, model: str, answers: Sequence[Classification]) -> None:
         self.expect(model)
         children = self._models[model]
         children.answered.inc(len(answers))
@@ -111,14 +119,21 @@ class ImageMetrics:
         best = [answer.predictions[0] for answer in answers if answer.predictions]
         _observe(children.probability, [one.probability for one in best])
         for tta, views in _count_views(answer.tta for answer in answers).items():
-            children.views.setdefault(tta, self.views.labels(model, tta)).inc(views)
+            self._find_views(children, model, tta).inc(views)
         for label, images in Counts(one.label for one in best).items():
-            children.classes.setdefault(label, self.classes.labels(model, label)).inc(images)
+            self._find_class(children, model, label).inc(images)
 
-    def count_failure(self, model: str, slug: str, took_s: float) -> None:
-        """One image ended with that error after `took_s` seconds."""
-        self.images.labels(model, slug).inc()
-        self.failed.labels(model).inc(took_s)
+    def _find_views(self, children: _ModelImages, model: str, tta: str) -> Counter:
+        seen = children.views.get(tta)
+        if seen is None:
+            seen = children.views[tta] = self.views.labels(model, tta)
+        return seen
+
+    def _find_class(self, children: _ModelImages, model: str, label: str) -> Counter:
+        best = children.classes.get(label)
+        if best is None:
+            best = children.classes[label] = self.classes.labels(model, label)
+        return best
 
     @staticmethod
     def _seconds(stage: str, meaning: str, labels: Sequence[str] = ("model",)) -> Histogram:
@@ -130,6 +145,12 @@ def _count_views(uses: Iterable[TtaUse]) -> Counts[str]:
     for use in uses:
         views[use.used] += use.views
     return views
+
+
+def _observe_one(histogram: Histogram, value: float) -> None:
+    """What `histogram.observe` does, without looking at every bound."""
+    histogram._sum.inc(value)
+    histogram._buckets[bisect_left(histogram._upper_bounds, value)].inc(1)
 
 
 def _observe(histogram: Histogram, values: Sequence[float]) -> None:

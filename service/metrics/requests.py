@@ -25,12 +25,12 @@ class RequestMetrics:
         self._faults = {protocol: faults.labels(protocol) for protocol in OUR_FAULT}
         self._children: dict[tuple[str, str, str, str], Counter] = {}
 
-    def count(self, route: str, protocol: str, model: str, code: str) -> None:
-        """One request ended. Every argument must come from a closed set."""
+    def count(self, route: str, protocol: str, model: str, code: str, requests: int = 1) -> None:
+        """So many requests ended. Every text must come from a closed set."""
         key = (route, protocol, model, code)
         child = self._children.get(key)
         if child is None:
             child = self._children[key] = self._total.labels(*key)
-        child.inc()
+        child.inc(requests)
         if code in OUR_FAULT[protocol]:
-            self._faults[protocol].inc()
+            self._faults[protocol].inc(requests)

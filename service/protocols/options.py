@@ -3,7 +3,7 @@
 Each protocol brings its parameters as text by name; what comes out is typed and within limits.
 """
 
-import os
+import random
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -19,6 +19,7 @@ MAX_SCALE_DIGITS = 4
 MIN_TIMEOUT_S = 0.1
 _MODEL = re.compile(r"[A-Za-z0-9._-]{1,128}(@[0-9]{1,9})?", re.ASCII)
 _TTA = re.compile(r"[a-z0-9_]{1,32}", re.ASCII)
+_ids = random.Random()  # names, not secrets; seeded by the system
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off", "")
 
 Value = TypeVar("Value")
@@ -45,11 +46,13 @@ def parse_options(given: Mapping[str, str]) -> ClassifyOptions:
     return ClassifyOptions(**changed)
 
 
-def parse_request_id(given: str | None) -> str:
+def parse_request_id(given: str | bytes | None) -> str:
     """The caller's X-Request-Id where it is 1 to 64 of A-Z a-z 0-9 . _ -, else a new one."""
-    if given is not None and REQUEST_ID.fullmatch(given):
-        return given
-    return os.urandom(16).hex()
+    if given is not None:
+        text = given.decode("latin-1") if isinstance(given, bytes) else given
+        if REQUEST_ID.fullmatch(text):
+            return text
+    return f"{_ids.getrandbits(128):032x}"
 
 
 def parse_deadline(given: str | None, settings: Settings) -> float:

@@ -48,7 +48,9 @@ class Worker:
 
 async def ask(line: FairLine, worker: Worker, share: Share, deadline: float | None = None) -> None:
     """One image: waits its turn, then is the worker's."""
-    await line.wait_turn(share, deadline or time.monotonic() + 60)
+    turn = line.enter(share)
+    if turn is not None:
+        await line.wait(turn, deadline or time.monotonic() + 60)
     worker.wait_ms += share.cost_ms
     worker.served.append(share.caller)
 

@@ -120,3 +120,68 @@ def test_answers_counted_together_are_counted_as_one_by_one(tmp_path: Path) -> N
     assert pages[0] == pages[1]
     assert 'resnet_images_total{model="cifar10",outcome="ok"} 3.0' in pages[0]
     assert sum('le="+Inf"' in line and line.endswith(" 3.0") for line in pages[0]) == 5
+
+
+TALLY = """
+import sys
+from pathlib import Path
+from service.metrics import FrontendMetrics
+from service.types import Classification, ModelRef, Prediction, Timings, TtaUse
+turn = []
+metrics = FrontendMetrics(Path(sys.argv[1]), 0, turn.append)
+for model, label in [("cifar10", "cat"), ("photos", "cat"), ("cifar10", "dog"), ("cifar10", "cat")]:
+    answer = Classification(
+        "id", ModelRef(model, 1, "0"), (Prediction(0, label, 0.5),), TtaUse("mirror", "mirror", 2),
+        Timings(1.0, 2.0, 4.0, 8.0),
+    )
+    metrics.tally.count_answer(answer)
+    metrics.tally.count_request("/v1/classify", "http", model, "200")
+metrics.tally.count_request("/v1/classify", "http", "cifar10", "500")
+assert len(turn) == 1, turn
+if sys.argv[2] == "whole":
+    turn[0]()
+"""
+
+
+@pytest.mark.parametrize("turn", ["half", "whole"])
+def test_a_turn_of_the_loop_is_counted_at_its_end(tmp_path: Path, turn: str) -> None:
+    subprocess.run([sys.executable, "-c", TALLY, str(tmp_path), turn], check=True)
+    page = render_metrics(tmp_path).decode().splitlines()
+    counted = {
+        'resnet_images_total{model="cifar10",outcome="ok"} 3.0',
+        'resnet_images_total{model="photos",outcome="ok"} 1.0',
+        'resnet_top_predictions_total{label="cat",model="cifar10"} 2.0',
+        'resnet_top_predictions_total{label="cat",model="photos"} 1.0',
+        'resnet_views_total{model="cifar10",tta="mirror"} 6.0',
+        'resnet_total_seconds_sum{model="cifar10"} 0.024',
+        'resnet_requests_total{code="200",model="cifar10",protocol="http",route="/v1/classify"} 3.0',
+        'resnet_requests_total{code="500",model="cifar10",protocol="http",route="/v1/classify"} 1.0',
+        'resnet_faults_total{protocol="http"} 1.0',
+    }
+    assert counted & set(page) == (counted if turn == "whole" else set())
+
+
+OBSERVE = """
+import sys
+from pathlib import Path
+from prometheus_client import Histogram
+from service.metrics.images import _observe_one
+from service.metrics.buckets import SECONDS
+from service.metrics.store import open_store
+open_store(Path(sys.argv[1]), "a")
+ours, theirs = [Histogram(name, "", buckets=SECONDS, registry=None) for name in ("ours", "theirs")]
+for value in (0.0, 1e-9, *SECONDS, 0.0123, 1e9):
+    _observe_one(ours, value)
+    theirs.observe(value)
+"""
+
+
+def test_what_is_observed_is_what_the_library_would(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-c", OBSERVE, str(tmp_path)], check=True)
+    page = render_metrics(tmp_path).decode().splitlines()
+    ours, theirs = (
+        [line.replace(name, "") for line in page if line.startswith(f"{name}_")]
+        for name in ("ours", "theirs")
+    )
+    assert len(ours) > 10
+    assert ours == theirs

@@ -28,6 +28,6 @@ async def start_admin(context: ProtocolContext, sock: socket.socket) -> RestServ
             return ""
         return context.gate.require_admin(exchange.credential()).id
 
-    server = RestServer(context, sock, Door(context, None, app, admit))
+    server = RestServer(context, sock, Door(context, app, admit))
     await server.start()
     return server

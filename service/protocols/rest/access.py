@@ -8,7 +8,7 @@ because they hold nothing of anybody's. /metrics tells of everybody's load, so i
 from collections.abc import Callable
 
 from service.access.gate import ANY, Gate, Need
-from service.protocols.rest.exchange import Exchange
+from service.protocols.rest.exchange import CLASSIFY_PATH, Exchange
 
 Admit = Callable[[Exchange], str]
 
@@ -36,12 +36,7 @@ def find_need(path: str) -> Need | None:
     if path == "/v1/batch" or path.startswith("/v1/batch/"):
         return "batch"
     is_inference = path.startswith("/v2/") and path.endswith("/infer")
-    if (
-        path == "/v1/classify"
-        or path.startswith("/predictions/")
-        or path.endswith(":predict")
-        or is_inference
-    ):
+    if path == CLASSIFY_PATH or path.startswith("/predictions/") or path.endswith(":predict") or is_inference:
         return "classify"
     return ANY
 

@@ -15,10 +15,10 @@ from service.errors import BadRequest, ServiceError
 from service.protocols.base import ProtocolContext
 from service.protocols.options import MIN_TIMEOUT_S
 from service.protocols.rest import routes
-from service.protocols.rest.classify import PATH, ClassifyHandler, describe_parameters
+from service.protocols.rest.classify import describe_parameters
 from service.protocols.rest.dialects import encode_error
 from service.protocols.rest.document import make_document
-from service.protocols.rest.exchange import Exchange
+from service.protocols.rest.exchange import CLASSIFY_PATH, Exchange
 from service.protocols.rest.problems import translate_status
 from service.protocols.rest.schemas import ClassificationBody, Problem
 
@@ -31,7 +31,7 @@ Every error is an RFC 9457 problem document whose `type` is a stable slug. `X-Re
 CLASSIFY_STATUSES = (400, 404, 408, 413, 415, 422, 429, 500, 503, 504)
 
 
-def make_app(context: ProtocolContext, handler: ClassifyHandler) -> FastAPI:
+def make_app(context: ProtocolContext) -> FastAPI:
     """The app with every router that is found in rest/routes."""
     app = FastAPI(
         title="ResNet Serve",
@@ -41,7 +41,7 @@ def make_app(context: ProtocolContext, handler: ClassifyHandler) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
     )
-    _add_classify(app, handler)
+    _add_classify(app)
     for module in find_modules(routes):
         make_router: Callable[[ProtocolContext], APIRouter] = module.make_router
         app.include_router(make_router(context))
@@ -57,18 +57,14 @@ def tell_errors(app: FastAPI) -> None:
         app.add_exception_handler(error, _tell_error)
 
 
-def _add_classify(app: FastAPI, handler: ClassifyHandler) -> None:
-    """The same handler behind the framework, so that the document and the hot path cannot differ."""
+def _add_classify(app: FastAPI) -> None:
+    """The document's entry, and the answer to every other method: POST is answered before it gets here."""
 
     async def classify(request: Request) -> Response:
-        exchange: Exchange = request.scope["exchange"]
-        status, headers, body = await handler.handle(dict(request.scope), request.receive, exchange)
-        response = Response(body, status)
-        response.raw_headers = headers
-        return response
+        raise NotImplementedError(f"{CLASSIFY_PATH} is answered by rest/classify.py")
 
     app.add_api_route(
-        PATH,
+        CLASSIFY_PATH,
         classify,
         methods=["POST"],
         tags=["classify"],

@@ -27,8 +27,15 @@ def check_headers(exchange: Exchange, max_image_bytes: int) -> int:
         raise UnsupportedFormat("Content-Encoding is not supported; send the image as it is")
     size_bytes = exchange.content_length() or 0
     if size_bytes > max_image_bytes + (FORM_BYTES if is_form(exchange) else 0):
-        raise _too_large(size_bytes, max_image_bytes)
+        check_size(size_bytes, max_image_bytes)
     return size_bytes
+
+
+def check_size(size_bytes: int, limit_bytes: int) -> None:
+    """Raises TooLarge for more than the limit."""
+    if size_bytes > limit_bytes:
+        detail = f"the image has {size_bytes} bytes, the limit is {limit_bytes} (SERVE_MAX_IMAGE_BYTES)"
+        raise TooLarge(detail)
 
 
 def is_form(exchange: Exchange) -> bool:
@@ -47,8 +54,7 @@ async def read_body(receive: Receive, lease: Lease, limit_bytes: int, connection
         chunk = message["body"]
         if chunk:
             size_bytes += len(chunk)
-            if size_bytes > limit_bytes:
-                raise _too_large(size_bytes, limit_bytes)
+            check_size(size_bytes, limit_bytes)
             if size_bytes > lease.size_bytes:
                 lease.grow(size_bytes - lease.size_bytes)
             chunks.append(chunk)
@@ -68,8 +74,7 @@ def read_image(body: bytes, exchange: Exchange, max_image_bytes: int) -> tuple[b
     if not is_form(exchange):
         return body, {}
     image, fields = _read_form(body, exchange.text(b"content-type") or "")
-    if len(image) > max_image_bytes:
-        raise _too_large(len(image), max_image_bytes)
+    check_size(len(image), max_image_bytes)
     return image, fields
 
 
@@ -90,7 +95,3 @@ def _read_form(body: bytes, content_type: str) -> tuple[bytes, dict[str, str]]:
     if not image:
         raise BadRequest(f"the form's field {FIELD!r} is empty", FIELD)
     return image, fields
-
-
-def _too_large(size_bytes: int, limit_bytes: int) -> TooLarge:
-    return TooLarge(f"the image has {size_bytes} bytes, the limit is {limit_bytes} (SERVE_MAX_IMAGE_BYTES)")

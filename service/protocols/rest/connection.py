@@ -1,108 +1,92 @@
-"""uvicorn's httptools connection with what it lacks: deadlines for headers and body, bounds, problems.
+"""One HTTP/1.1 connection: httptools parses, this class watches the clock and the sizes and keeps the order.
 
-uvicorn parses and writes HTTP; this class watches the clock and the sizes. One sweep a second over all
-connections costs less than timers on each request.
+A request is a cycle. POST /v1/classify has one of our own (classify.py), which costs no task; every other is
+uvicorn's, which runs the ASGI application. One sweep a second over all connections costs less than timers on
+each request.
 """
 
 import asyncio
-import email.utils
 import time
+from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import cast
+from urllib.parse import unquote
 
-from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
-from uvicorn.server import ServerState
+import httptools
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
+from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
 
 from service.errors import BadRequest, Overloaded, RequestTimeout, ServiceError
 from service.listening import is_readable
 from service.protocols.options import parse_request_id
-from service.protocols.rest.exchange import Answer, Cancellable, Scope
+from service.protocols.rest.classify import ClassifyDesk, ClassifyHead
+from service.protocols.rest.cycle import App, AsgiCycle, Cycle
+from service.protocols.rest.exchange import CLASSIFY_PATH, Answer, Cancellable, Exchange, Headers, Scope
 from service.protocols.rest.problems import encode_problem
+from service.protocols.rest.state import HttpState
 from service.settings import Settings
 
 MAX_HEADER_BYTES = 65_536
 # After an answer that came before its request's end the rest is read and dropped, so that the caller can read
 # the answer: closing at once would reset the connection under it. This much, then it is cut.
 MAX_DISCARD_BYTES = 64 << 20
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
-# Beside what an answer says of itself: it is what it says it is, in nobody's frame, and nobody is told of it.
-SECURITY_HEADERS = [
-    (b"x-content-type-options", b"nosniff"),
-    (b"x-frame-options", b"DENY"),
-    (b"referrer-policy", b"no-referrer"),
-]
-# For answers that are no pages: should a browser show one all the same, nothing in it is run or loaded.
-NO_CONTENT = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
-HSTS = (b"strict-transport-security", b"max-age=31536000")
-
-
-class HttpState(ServerState):
-    """What the connections of a server share; `preface` are the headers of every answer as they are sent."""
-
-    def __init__(self, *, is_secure: bool) -> None:
-        super().__init__()
-        self._fixed = [*SECURITY_HEADERS, *([HSTS] if is_secure else [])]
-        self.preface = b""
-        self.set_date()
-
-    def set_date(self) -> None:
-        """Called once a second."""
-        date = email.utils.formatdate(usegmt=True).encode()
-        self.default_headers = [(b"date", date), *self._fixed]
-        self.preface = b"".join([b"%b: %b\r\n" % pair for pair in [*self.default_headers, NO_CONTENT]])
-
-
-class HttpConnection(HttpToolsProtocol):
-    """One HTTP connection; `watch` is called once a second by the server."""
+class HttpConnection(asyncio.Protocol):
+    """`desk` answers POST /v1/classify, None where nothing is classified; `app` all else."""
 
     def __init__(
         self,
-        config: Config,
-        server_state: HttpState,
-        app_state: dict[str, Any],
-        *,
+        state: HttpState,
+        app: App,
+        desk: ClassifyDesk | None,
         settings: Settings,
-        loop: asyncio.AbstractEventLoop,
         count_refused: Callable[[int], None],
     ) -> None:
-        super().__init__(config, server_state, app_state, loop)
-        self._settings, self._count_refused, self._state = settings, count_refused, server_state
+        self._state, self._app, self._desk = state, app, desk
+        self._settings, self._count_refused = settings, count_refused
+        self._parser = httptools.HttpRequestParser(self)
+        self._parser.set_dangerous_leniencies(lenient_data_after_close=True)  # the first of those is answered
+        self._url = b""
+        self._headers: Headers = []
+        self._begun: Cycle | None = None
+        self._reading: Cycle | None = None  # whose body comes, or came last
+        self._pipeline: deque[Cycle] = deque()  # read, and not begun
         self._is_in_headers = True
         self._is_in_body = False
-        self._since = self.read_at = time.monotonic()
-        self._header_bytes = 0
-        self._discarded_bytes = 0
+        self._since = self._answered_at = self.read_at = time.monotonic()
+        self._header_bytes = self._discarded_bytes = 0
         self._body_deadline = float("inf")
         self._dependent: Cancellable | None = None
         self.is_late = False
+        self.fresh_bytes = 0  # of what is being parsed
 
-    # What handlers use
+    # What cycles and handlers use
 
     async def answer(self, scope: Scope, answer: Answer) -> None:
         """Send a whole answer to the request of `scope`; the request's own `send` needs two system calls."""
-        cycle: RequestResponseCycle = scope["cycle"]
+        cycle: AsgiCycle = scope["cycle"]
         if self.flow.write_paused and not cycle.disconnected:
             await self.flow.drain()
-        if cycle.disconnected or cycle.response_started:
+        if not cycle.disconnected and not cycle.response_started:
+            self._write(cycle, answer)
+            cycle.conclude()
+
+    def respond(self, cycle: Cycle, answer: Answer) -> None:
+        """Send a whole answer to `cycle`, now or when the caller has read those before it."""
+        if self.flow.write_paused:
+            self._state.run(asyncio.get_running_loop().create_task(self._respond_late(cycle, answer)))
             return
-        status, headers, body = answer
-        # A caller that was promised `100 Continue` and got an answer instead may never send its body.
-        is_unread = cycle.waiting_for_100_continue
-        is_closing = (b"connection", b"close") in headers or not cycle.keep_alive or is_unread
-        headers = [pair for pair in headers if pair[0] != b"connection"]
-        if is_closing:
-            headers.append((b"connection", b"close"))
-        fields = b"".join([b"%b: %b\r\n" % pair for pair in headers])
-        shown = b"" if cycle.scope["method"] == "HEAD" else body
-        self.transport.write(b"%b%b%b\r\n%b" % (STATUS_LINE[status], self._state.preface, fields, shown))
-        cycle.response_started = cycle.response_complete = True
-        cycle.body = bytearray()  # a refused one is unread, and the cycle stays until the next
-        cycle.message_event.set()
-        if is_closing:
-            self.transport.close()
-        cycle.on_response()
+        self._write(cycle, answer)
+        cycle.response_complete = True
+        self._go_on()
+
+    def ask_for_body(self) -> None:
+        """Tell the caller, who waits for it, that the body is wanted."""
+        if not self.transport.is_closing():
+            self.transport.write(CONTINUE)
 
     def cancel_when_lost(self, task: Cancellable | None) -> None:
         """Cancel `task` when the caller goes away; None forgets it."""
@@ -114,7 +98,7 @@ class HttpConnection(HttpToolsProtocol):
 
     def is_waiting(self, scope: Scope) -> bool:
         """The caller of `scope` is there, and no answer has begun."""
-        cycle: RequestResponseCycle = scope["cycle"]
+        cycle: AsgiCycle = scope["cycle"]
         return not cycle.disconnected and not cycle.response_started and not self.transport.is_closing()
 
     def abort(self) -> None:
@@ -125,9 +109,7 @@ class HttpConnection(HttpToolsProtocol):
 
     def is_idle(self) -> bool:
         """It waits for a request of which nothing has come yet, and everything before it is answered."""
-        if self.transport.is_closing() or self._header_bytes or self._is_in_body:
-            return False
-        if self.cycle is not None and not self.cycle.response_complete:
+        if self.transport.is_closing() or self._header_bytes or self._is_in_body or not self._is_answered():
             return False
         return not is_readable(self.transport.get_extra_info("socket").fileno())
 
@@ -135,78 +117,214 @@ class HttpConnection(HttpToolsProtocol):
         """Cut the connection off where it is slow or silent."""
         if self.transport.is_closing():
             return
-        if self._is_in_headers and now - self._since > self._settings.header_timeout_s:
-            if self._header_bytes:
-                self._refuse(RequestTimeout(f"no end of headers in {self._settings.header_timeout_s:.0f} s"))
-            else:
-                self.transport.close()
-        elif self._is_in_body and not self.flow.read_paused:
+        if self._is_in_headers:
+            if now - self._since > self._settings.header_timeout_s:
+                if self._header_bytes:
+                    self._refuse(
+                        RequestTimeout(f"no end of headers in {self._settings.header_timeout_s:.0f} s")
+                    )
+                else:
+                    self.transport.close()
+        elif self._is_in_body:
             is_silent = now - self.read_at > self._settings.body_timeout_s
-            if is_silent or now > self._body_deadline:
+            if (is_silent or now > self._body_deadline) and not self.flow.read_paused:
                 self._cut_body()
+        elif self._is_answered() and now - self._answered_at > self._settings.keepalive_timeout_s:
+            self.transport.close()
 
-    def _cut_body(self) -> None:
-        if self.is_late or self.cycle.response_complete:
-            self.transport.close()  # the handler had a second to answer, or the answer is out already
-            return
-        self.is_late = True
-        self.cycle.keep_alive = False
-        self.cycle.message_event.set()
+    def shutdown(self) -> None:
+        """Close once what has come is answered."""
+        if self._reading is None or self._reading.response_complete:
+            self.transport.close()
+        else:
+            self._reading.keep_alive = False
 
-    # uvicorn's and the parser's callbacks
+    def stop(self) -> None:
+        """The time for answering is over."""
+        if self._begun is not None and not self._begun.response_complete:
+            self._begun.stop()
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn
-        super().connection_made(transport)
+    # The transport's and the parser's callbacks
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See asyncio.Protocol."""
+        self.transport = cast(asyncio.Transport, transport)
+        self.flow = FlowControl(self.transport)
+        self._state.connections.add(self)
         limit = self._settings.max_connections
-        if len(self.connections) > limit:
+        if len(self._state.connections) > limit:
             self._refuse(
                 Overloaded(f"{limit} connections are open (SERVE_MAX_CONNECTIONS)", retry_after_s=1.0)
             )
 
     def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
+        """See asyncio.Protocol."""
+        self._state.connections.discard(self)
+        if self._begun is not None and not self._begun.response_complete:
+            self._begun.lose()
+        self._pipeline.clear()
+        self.flow.resume_writing()
+        self.transport.close()
+        del self._parser  # it holds this connection
         if self._dependent is not None:
             self._dependent.cancel()
             self._dependent = None
 
+    def pause_writing(self) -> None:
+        """See asyncio.Protocol."""
+        self.flow.pause_writing()
+
+    def resume_writing(self) -> None:
+        """See asyncio.Protocol."""
+        self.flow.resume_writing()
+
     def data_received(self, data: bytes) -> None:
-        self.read_at = time.monotonic()
+        """See asyncio.Protocol."""
+        self.read_at, self.fresh_bytes = time.monotonic(), len(data)
         if self._is_in_headers:
             if not self._header_bytes:
                 self._since = self.read_at
             self._header_bytes += len(data)
-        elif self._is_in_body and self.cycle.response_complete:
+        elif self._is_in_body and self._reading is not None and self._reading.response_complete:
             self._discarded_bytes += len(data)
             if self._discarded_bytes > MAX_DISCARD_BYTES:
                 self.transport.close()
                 return
-        super().data_received(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            pass  # a wish that nobody has to grant
+        except httptools.HttpParserError:
+            self._refuse(BadRequest("this is not a valid HTTP/1.1 request"))
+            return
         if self._is_in_headers and self._header_bytes > MAX_HEADER_BYTES:
             self._refuse(BadRequest(f"the headers are longer than {MAX_HEADER_BYTES} bytes"))
 
     def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self.scope["connection"] = self  # type: ignore[typeddict-unknown-key]  # for our own handlers
+        """A request's first byte."""
+        self._url, self._headers = b"", []
         if not self._is_in_headers:  # a further request on this connection: its clock starts with it
             self._is_in_headers, self._since, self._header_bytes = True, self.read_at, 1
 
+    def on_url(self, url: bytes) -> None:
+        """More of the target."""
+        self._url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One header."""
+        self._headers.append((name.lower(), value))
+
     def on_headers_complete(self) -> None:
+        """The request is known but for its body."""
         self._is_in_headers, self._is_in_body, self.is_late = False, True, False
         self._header_bytes = self._discarded_bytes = 0
         self._body_deadline = float("inf")
-        super().on_headers_complete()
-        self.scope["cycle"] = self.cycle  # type: ignore[typeddict-unknown-key]  # pipelined ones differ
+        self._reading = cycle = self._make_cycle()
+        if self._begun is None or self._begun.response_complete:
+            self._begin(cycle)
+        else:
+            self.flow.pause_reading()
+            self._pipeline.append(cycle)
+
+    def on_body(self, chunk: bytes) -> None:
+        """More of the body."""
+        if self._reading is not None:
+            self._reading.feed(chunk)
 
     def on_message_complete(self) -> None:
-        super().on_message_complete()
+        """The request's end."""
         self._is_in_body = False
+        if self._reading is not None:
+            self._reading.end()
 
-    def send_400_response(self, msg: str) -> None:
-        """Called by uvicorn for what is not HTTP."""
-        self._refuse(BadRequest("this is not a valid HTTP/1.1 request"))
+    # Inside
+
+    def _make_cycle(self) -> Cycle:
+        version, method = self._parser.get_http_version(), self._parser.get_method().decode("ascii")
+        target = httptools.parse_url(self._url)
+        path = target.path.decode("ascii")
+        if "%" in path:
+            path = unquote(path)
+        headers = dict(reversed(self._headers))  # of a repeated one the first counts
+        expects_continue = headers.get(b"expect", b"").lower() == b"100-continue"
+        keep_alive = version != "1.0" and self._parser.should_keep_alive()
+        if path == CLASSIFY_PATH and method == "POST" and self._desk is not None:
+            exchange = Exchange.open(method, path, self._headers, headers, version)
+            head = ClassifyHead(exchange, target.query or b"", expects_continue, keep_alive)
+            return self._desk.open(self, head)
+        scope: Scope = {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "http_version": version,
+            "server": get_local_addr(self.transport),
+            "client": get_remote_addr(self.transport),
+            "scheme": "https" if is_ssl(self.transport) else "http",
+            "method": method,
+            "root_path": "",
+            "path": path,
+            "raw_path": target.path,
+            "query_string": target.query or b"",
+            "headers": self._headers,
+            "state": {},
+            "connection": self,  # for our own handlers
+        }
+        made = AsgiCycle(
+            self._app,
+            scope,
+            self._state,
+            self.transport,
+            self.flow,
+            expects_continue=expects_continue,
+            keep_alive=keep_alive,
+            on_response=self._go_on,
+        )
+        scope["cycle"] = made
+        return made
+
+    def _begin(self, cycle: Cycle) -> None:
+        self._begun = cycle
+        cycle.start()
+
+    def _go_on(self) -> None:
+        """The request that was begun is answered."""
+        self._answered_at = time.monotonic()
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self._pipeline:
+            self._begin(self._pipeline.popleft())
+
+    def _is_answered(self) -> bool:
+        return self._reading is None or self._reading.response_complete
+
+    def _write(self, cycle: Cycle, answer: Answer) -> None:
+        status, headers, body = answer
+        # A caller that was promised `100 Continue` and got an answer instead may never send its body.
+        is_closing = not cycle.keep_alive or cycle.waiting_for_100_continue
+        fields = b"".join([b"%b: %b\r\n" % pair for pair in headers])
+        if (b"connection", b"close") in headers:
+            is_closing = True
+        elif is_closing:
+            fields += b"connection: close\r\n"
+        shown = b"" if cycle.is_head else body
+        self.transport.write(b"%b%b%b\r\n%b" % (STATUS_LINE[status], self._state.preface, fields, shown))
+        if is_closing:
+            self.transport.close()
+
+    async def _respond_late(self, cycle: Cycle, answer: Answer) -> None:
+        await self.flow.drain()
+        if not self.transport.is_closing():
+            self.respond(cycle, answer)
+
+    def _cut_body(self) -> None:
+        if self.is_late or self._reading is None or self._reading.response_complete:
+            self.transport.close()  # the handler had a second to answer, or the answer is out already
+            return
+        self.is_late = True
+        self._reading.cut()
 
     def _refuse(self, error: ServiceError) -> None:
-        """Answer outside any handler, and close."""
+        """Answer outside any cycle, and close."""
         if self.transport.is_closing():
             return
         status, headers, body = encode_problem(error, parse_request_id(None))

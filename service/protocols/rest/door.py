@@ -1,6 +1,6 @@
-"""Where every HTTP request enters: the hot path to its handler, all others to the FastAPI app.
+"""Where HTTP requests enter: the ASGI application around FastAPI's, and what it shares with /v1/classify.
 
-Gives each request its id, turns every error into a problem document, counts and logs each ending once.
+Every error becomes a problem document; each ending is counted and logged once.
 """
 
 import asyncio
@@ -14,17 +14,15 @@ from service.metrics import ABORTED
 from service.protocols.base import ProtocolContext
 from service.protocols.rest.access import Admit
 from service.protocols.rest.body import CallerGone, Receive
-from service.protocols.rest.classify import PATH, ClassifyHandler
-from service.protocols.rest.connection import NO_CONTENT
 from service.protocols.rest.cors import Cors
+from service.protocols.rest.cycle import App
 from service.protocols.rest.dialects import encode_error
-from service.protocols.rest.exchange import Answer, Exchange, Headers, Message, Scope
-from service.protocols.rest.problems import encode_problem
+from service.protocols.rest.exchange import CLASSIFY_PATH, Answer, Exchange, Headers, Message, Scope
+from service.protocols.rest.state import NO_CONTENT
 
 log = logging.getLogger("http")
 
 Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
 UNKNOWN_ROUTE = "unknown"
 DOCUMENT = "/openapi.json"
 PROBES = frozenset({"/livez", "/readyz", "/metrics"})  # asked every few seconds, so logged at debug only
@@ -33,19 +31,16 @@ STOPPED = Draining("this server stopped before the answer was ready, ask another
 
 
 class Door:
-    """The ASGI application that a server runs; `handler` is None where nothing is classified.
+    """The ASGI application that a server runs.
 
     `admit` names the caller or raises Unauthenticated or Forbidden; None where everybody may come in.
     """
 
-    def __init__(
-        self, context: ProtocolContext, handler: ClassifyHandler | None, app: App, admit: Admit | None
-    ) -> None:
+    def __init__(self, context: ProtocolContext, app: App, admit: Admit | None) -> None:
         self._classifier = context.classifier
-        self._requests = context.metrics.requests
+        self._tally = context.metrics.tally
         self._admit, self._gate = admit, context.gate
         self._cors = Cors(context.settings.cors_origins)
-        self._handler = handler
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -54,31 +49,50 @@ class Door:
             answer = self._answer_at_once(exchange)
             if answer is not None:
                 await self._send(scope, answer, exchange)
-                self._end(exchange, UNKNOWN_ROUTE, str(answer[0]))
+                self.end(exchange, UNKNOWN_ROUTE, str(answer[0]))
                 return
-        if exchange.path == PATH and exchange.method == "POST" and self._handler is not None:
-            await self._classify(self._handler, scope, receive, exchange)
-        else:
-            await self._pass_on(scope, receive, send, exchange)
+        await self._pass_on(scope, receive, send, exchange)
 
-    async def _classify(
-        self, handler: ClassifyHandler, scope: Scope, receive: Receive, exchange: Exchange
-    ) -> None:
-        try:
-            if self._admit is not None:
-                exchange.caller = self._admit(exchange)
-            answer = await handler.handle(scope, receive, exchange)
-        except ServiceError as error:
-            answer = encode_problem(error, exchange.request_id)
-        except (CallerGone, asyncio.CancelledError):
-            if not scope["connection"].is_waiting(scope):
-                self._end(exchange, PATH, ABORTED)
-                return
-            answer = encode_problem(STOPPED, exchange.request_id)
-        except Exception:
-            answer = self._report(exchange)
-        await self._send(scope, answer, exchange)
-        self._end(exchange, PATH, str(answer[0]))
+    # What /v1/classify has in common with the others
+
+    def admit(self, exchange: Exchange) -> None:
+        """Name the caller of `exchange`; raises BadRequest, Unauthenticated, Forbidden."""
+        if exchange.is_ill_addressed:
+            raise BadRequest("an HTTP/1.1 request has one Host header", "Host")
+        if self._admit is not None:
+            exchange.caller = self._admit(exchange)
+
+    def dress(self, exchange: Exchange, answer: Answer) -> None:
+        """Add the headers that depend on the server and the caller."""
+        if self._classifier.is_draining:
+            answer[1].append((b"connection", b"close"))
+        if self._cors.is_on or exchange.caller:
+            answer[1].extend(self._describe_rate(exchange) + self._cors.describe(exchange))
+
+    def report(self, exchange: Exchange) -> Answer:
+        """Log what nobody foresaw, and the answer that tells it."""
+        fields = {"request_id": exchange.request_id, "method": exchange.method}
+        log.exception("unforeseen error", extra={"fields": fields})
+        detail = "something went wrong here; the log has it under this request's id"
+        return encode_error(Internal(detail), exchange)
+
+    def end(self, exchange: Exchange, route: str, code: str) -> None:
+        """Count the request, and log it."""
+        asks_model = route == CLASSIFY_PATH or exchange.model
+        model = self._classifier.label_of(exchange.model) if asks_model else ""
+        self._tally.count_request(route, "http", model, code)
+        level = logging.DEBUG if route in PROBES else logging.INFO
+        if log.isEnabledFor(level):
+            fields: dict[str, object] = {
+                "request_id": exchange.request_id,
+                "method": exchange.method,
+                "route": route,
+                "code": code,
+                "ms": round((time.monotonic() - exchange.began) * 1000, 2),
+            }
+            if exchange.caller:
+                fields["key"] = exchange.caller
+            log.log(level, "request", extra={"fields": fields})
 
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send, exchange: Exchange) -> None:
         code = ABORTED
@@ -102,10 +116,10 @@ class Door:
         except (CallerGone, asyncio.CancelledError):
             code = await self._finish(scope, encode_error(STOPPED, exchange), exchange)
         except Exception:
-            code = await self._finish(scope, self._report(exchange), exchange)
+            code = await self._finish(scope, self.report(exchange), exchange)
         route = scope.get("route")  # the framework leaves none for its own document
         unnamed = DOCUMENT if exchange.path == DOCUMENT else UNKNOWN_ROUTE
-        self._end(exchange, getattr(route, "path", unnamed), code)
+        self.end(exchange, getattr(route, "path", unnamed), code)
 
     async def _finish(self, scope: Scope, answer: Answer, exchange: Exchange) -> str:
         """Answer in place of a handler that failed; breaks off where it had begun to. Returns the code."""
@@ -147,31 +161,5 @@ class Door:
         return any(key.lower() == name for key, _ in message.get("headers", ()))
 
     async def _send(self, scope: Scope, answer: Answer, exchange: Exchange) -> None:
-        if self._classifier.is_draining:
-            answer[1].append((b"connection", b"close"))
-        if self._cors.is_on or exchange.caller:
-            answer[1].extend(self._describe_rate(exchange) + self._cors.describe(exchange))
+        self.dress(exchange, answer)
         await scope["connection"].answer(scope, answer)
-
-    def _report(self, exchange: Exchange) -> Answer:
-        fields = {"request_id": exchange.request_id, "method": exchange.method}
-        log.exception("unforeseen error", extra={"fields": fields})
-        detail = "something went wrong here; the log has it under this request's id"
-        return encode_error(Internal(detail), exchange)
-
-    def _end(self, exchange: Exchange, route: str, code: str) -> None:
-        asks_model = route == PATH or exchange.model
-        model = self._classifier.label_of(exchange.model) if asks_model else ""
-        self._requests.count(route, "http", model, code)
-        level = logging.DEBUG if route in PROBES else logging.INFO
-        if log.isEnabledFor(level):
-            fields: dict[str, object] = {
-                "request_id": exchange.request_id,
-                "method": exchange.method,
-                "route": route,
-                "code": code,
-                "ms": round((time.monotonic() - exchange.began) * 1000, 2),
-            }
-            if exchange.caller:
-                fields["key"] = exchange.caller
-            log.log(level, "request", extra={"fields": fields})

@@ -12,6 +12,7 @@ from service.protocols.options import parse_request_id
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 
+CLASSIFY_PATH = "/v1/classify"
 
 Headers = list[tuple[bytes, bytes]]
 Answer = tuple[int, Headers, bytes]
@@ -71,18 +72,22 @@ class Exchange:
 
     @staticmethod
     def begin(scope: Scope) -> "Exchange":
-        """Read the headers of an ASGI scope; of a repeated header the first counts."""
-        headers: dict[bytes, bytes] = {}
-        for name, value in scope["headers"]:
-            headers.setdefault(name, value)
-        given = headers.get(b"x-request-id")
-        request_id = parse_request_id(None if given is None else given.decode("latin-1"))
-        made = Exchange(scope["method"], scope["path"], request_id, headers)
-        hosts = 1 if b"host" in headers else int(scope["http_version"] != "1.1")
-        if len(headers) != len(scope["headers"]) and hosts:  # some header is repeated
-            hosts = max(1, sum(name == b"host" for name, _ in scope["headers"]))
-        made.is_ill_addressed = hosts != 1
-        return made
+        """The exchange of an ASGI scope."""
+        rows: Headers = scope["headers"]
+        return Exchange.open(
+            scope["method"], scope["path"], rows, dict(reversed(rows)), scope["http_version"]
+        )
+
+    @staticmethod
+    def open(
+        method: str, path: str, rows: Headers, headers: dict[bytes, bytes], http_version: str
+    ) -> "Exchange":
+        """From the headers as they came, and the same by name: of a repeated one the first counts."""
+        hosts = 1 if b"host" in headers else int(http_version != "1.1")
+        if len(headers) != len(rows) and hosts:  # some header is repeated
+            hosts = max(1, sum(name == b"host" for name, _ in rows))
+        request_id = parse_request_id(headers.get(b"x-request-id"))
+        return Exchange(method, path, request_id, headers, is_ill_addressed=hosts != 1)
 
     def text(self, name: bytes) -> str | None:
         """A header's value as text, None where it is absent."""

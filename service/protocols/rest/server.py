@@ -1,4 +1,4 @@
-"""Serves HTTP on the listening socket: uvicorn's parser and writer, our own accept, clock and drain."""
+"""Serves HTTP on the listening socket: connections of our own, their clock and their drain."""
 
 import asyncio
 import logging
@@ -6,15 +6,14 @@ import socket
 import time
 from collections.abc import Callable
 
-from uvicorn.config import Config
-
 from service.listening import BACKLOG, is_readable, turn_away
 from service.protocols.base import ProtocolContext
 from service.protocols.rest.access import make_admission
 from service.protocols.rest.app import make_app
-from service.protocols.rest.classify import ClassifyHandler
-from service.protocols.rest.connection import HttpConnection, HttpState
+from service.protocols.rest.classify import ClassifyDesk
+from service.protocols.rest.connection import HttpConnection
 from service.protocols.rest.door import UNKNOWN_ROUTE, Door
+from service.protocols.rest.state import HttpState
 from service.tls import Certificates, TlsFiles, find_tls
 
 TICK_S = 1.0
@@ -33,26 +32,20 @@ class RestServer:
     """Runs `door` on the listening socket `sock` from `start` on, over TLS where `tls` is given."""
 
     def __init__(
-        self, context: ProtocolContext, sock: socket.socket, door: Door, tls: TlsFiles | None = None
+        self,
+        context: ProtocolContext,
+        sock: socket.socket,
+        door: Door,
+        tls: TlsFiles | None = None,
+        desk: ClassifyDesk | None = None,
     ) -> None:
-        self._tls = tls
+        """`desk` None: nothing is classified here."""
+        self._tls, self._door, self._desk = tls, door, desk
         self._settings = context.settings
         self._requests = context.metrics.requests
         self._socket = sock
         self._loop = asyncio.get_running_loop()
         self._state = HttpState(is_secure=tls is not None)
-        self._config = Config(
-            app=door,
-            http=HttpConnection,
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            proxy_headers=False,
-            server_header=False,
-            timeout_keep_alive=int(context.settings.keepalive_timeout_s),
-        )
-        self._config.load()
         self._server: asyncio.Server | None = None
         self._is_draining = False
         self._ticker: asyncio.Task[None] | None = None
@@ -78,6 +71,8 @@ class RestServer:
         while (self._state.connections or self._state.tasks) and time.monotonic() < ends:
             self._close_idle(begun)
             await asyncio.sleep(POLL_S)
+        for connection in list(self._state.connections):
+            connection.stop()
         for task in self._state.tasks:
             task.cancel()
         await asyncio.gather(*self._state.tasks, return_exceptions=True)
@@ -111,20 +106,13 @@ class RestServer:
         """Close the connections that have waited for another request since `begun` for long enough."""
         now = time.monotonic()
         for connection in list(self._state.connections):
-            if isinstance(connection, HttpConnection) and connection.is_idle():
+            if connection.is_idle():
                 was_busy = connection.read_at > begun - BUSY_S
                 if now - max(begun, connection.read_at) > (LINGER_BUSY_S if was_busy else LINGER_S):
                     connection.shutdown()
 
     def _connect(self) -> HttpConnection:
-        return HttpConnection(
-            self._config,
-            self._state,
-            {},
-            settings=self._settings,
-            loop=self._loop,
-            count_refused=self._count_refused,
-        )
+        return HttpConnection(self._state, self._door, self._desk, self._settings, self._count_refused)
 
     def _count_refused(self, status: int) -> None:
         self._requests.count(UNKNOWN_ROUTE, "http", "", str(status))
@@ -137,8 +125,7 @@ class RestServer:
                 await self._renew_certificates()
             now = time.monotonic()
             for connection in list(self._state.connections):
-                if isinstance(connection, HttpConnection):
-                    connection.watch(now)
+                connection.watch(now)
 
     async def _wait(self, condition: Callable[[], bool], until: float) -> None:
         while not condition() and time.monotonic() < until:  # noqa: ASYNC110  # uvicorn tells nobody
@@ -147,8 +134,7 @@ class RestServer:
 
 async def start_rest(context: ProtocolContext, sock: socket.socket) -> RestServer:
     """Serve on the listening socket `sock`."""
-    handler = ClassifyHandler(context)
-    door = Door(context, handler, make_app(context, handler), make_admission(context.gate))
-    server = RestServer(context, sock, door, find_tls(context.settings))
+    door = Door(context, make_app(context), make_admission(context.gate))
+    server = RestServer(context, sock, door, find_tls(context.settings), ClassifyDesk(context, door))
     await server.start()
     return server

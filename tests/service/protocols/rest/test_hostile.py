@@ -1,6 +1,7 @@
 """Hostile and broken HTTP against a real frontend: never a 5xx, never a hang, and good callers served on."""
 
 import random
+import re
 import socket
 import time
 from collections.abc import Iterator
@@ -9,7 +10,15 @@ from contextlib import ExitStack
 import httpx
 import pytest
 
-from tests.service.frontends import RunningFrontend, read_memory_kb, run_frontend, wait_for
+from service.messages import Classify, MapAnswer, Result
+from tests.service.frontends import (
+    Answers,
+    RunningFrontend,
+    make_served,
+    read_memory_kb,
+    run_frontend,
+    wait_for,
+)
 
 URL = "/v1/classify"
 HOST = b"Host: x\r\n"
@@ -151,6 +160,55 @@ def test_pipelined_requests_are_answered_in_order(frontend: RunningFrontend) -> 
     told = talk(frontend, requests + b"GET /livez HTTP/1.0\r\n\r\n", is_closing=False)
     assert told.count(b"HTTP/1.1 200 OK") == 4
     assert [part.count(b'"label"') for part in told.split(b"HTTP/1.1 200 OK")] == [0, 1, 2, 3, 0]
+
+
+def test_unread_answers_hold_up_the_requests_behind_them() -> None:
+    requests = b"".join(
+        b"POST /v1/classify?map=true HTTP/1.1\r\n"
+        + HOST
+        + b"X-Request-Id: %d\r\nContent-Length: 1\r\n\r\nx" % n
+        for n in range(400)
+    )
+    with run_frontend() as running:
+        worker = running.add_worker(0, draw_large_map)
+        with connect(running) as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+            sock.sendall(requests)
+            seen = -1
+            while seen != len(worker.received):  # until it stops
+                seen = len(worker.received)
+                time.sleep(0.3)
+            assert 0 < seen < 200
+            told = hear(sock, b"x-request-id: 399\r\n")
+        answered = re.findall(rb"HTTP/1.1 (\d+) OK.*?x-request-id: (\d+)\r\n", told, re.DOTALL)
+        assert answered == [(b"200", b"%d" % n) for n in range(400)]
+
+
+def draw_large_map(message: Classify, _: bytes) -> Answers:
+    """An answer of 270 kB."""
+    drawn = MapAnswer(0, [[0.5]], (0, 0, 1, 1))
+    return [
+        (
+            Result(message.id, [0], [0.7], "center", "center", 1, 0.1, 0.2, 0.3, 0.0, map=drawn),
+            bytes(200_000),
+        )
+    ]
+
+
+def test_an_answer_that_makes_no_sense_is_our_fault_and_nobody_elses(
+    frontend: RunningFrontend, client: httpx.Client
+) -> None:
+    answers = [[7], [0]]  # there is no label 7
+
+    def behave(message: Classify, _: bytes) -> Answers:
+        return [(Result(message.id, answers.pop(0), [0.7], "center", "center", 1, 0.1, 0.2, 0.3, 0.0), b"")]
+
+    frontend.add_worker(7, behave, make_served(frontend.directory, "odd"))
+    wait_for(lambda: client.get("/v1/models/odd").status_code == 200)
+    told = [client.post(URL + "?model=odd", content=b"x") for _ in range(2)]
+    assert [one.status_code for one in told] == [500, 200]
+    assert told[0].json()["type"] == "internal"
+    assert client.get("/v1/status").json()["inflight_bytes"] == 0
 
 
 def test_aborts_at_every_byte_leave_nothing_behind(frontend: RunningFrontend, client: httpx.Client) -> None:
