@@ -51,25 +51,32 @@ class FrameReader:
     """Turns a stream of bytes into frames. One per connection and direction."""
 
     def __init__(self) -> None:
-        self._buffer = bytearray()
+        self._rest = bytearray()  # the beginning of a frame
+        self._wants = 0  # the least that completes it, or its prefix
 
     def feed(self, data: bytes) -> Iterator[tuple[WorkMessage, bytes]]:
         """Take bytes as they came; yields every frame that is now complete as (message, payload).
 
         A frame that stands for several messages is yielded as those.
         """
-        buffer = self._buffer
-        buffer += data
-        start = 0
-        while len(buffer) - start >= PREFIX.size:
-            header_bytes, payload_bytes = PREFIX.unpack_from(buffer, start)
+        source: bytes | bytearray = data
+        if self._rest:
+            self._rest += data
+            if len(self._rest) < self._wants:  # a large frame comes in many pieces
+                return
+            source, self._rest = self._rest, bytearray()
+        view, start, size_bytes = memoryview(source), 0, len(source)
+        self._wants = PREFIX.size
+        while size_bytes - start >= PREFIX.size:
+            header_bytes, payload_bytes = PREFIX.unpack_from(source, start)
             header_at = start + PREFIX.size
-            end = header_at + header_bytes + payload_bytes
-            if len(buffer) < end:
+            payload_at = header_at + header_bytes
+            end = payload_at + payload_bytes
+            if size_bytes < end:
+                self._wants = end - start
                 break
-            with memoryview(buffer) as view:
-                message = work_decoder.decode(view[header_at : header_at + header_bytes])
-                payload = bytes(view[header_at + header_bytes : end])
+            message = work_decoder.decode(view[header_at:payload_at])
+            payload = bytes(view[payload_at:end])
             start = end
             if isinstance(message, ClassifySlice):
                 yield from _take_apart(message, payload)
@@ -77,8 +84,8 @@ class FrameReader:
                 yield from [(answer, b"") for answer in message.answers]
             else:
                 yield message, payload
-        if start:
-            del buffer[:start]
+        if start < size_bytes:
+            self._rest += view[start:]
 
 
 def _take_apart(slice: ClassifySlice, payload: bytes) -> Iterator[tuple[WorkMessage, bytes]]:

@@ -130,7 +130,8 @@ class Scores:
 class Look:
     """Views to compute next, each uint8 [H, W, 3]; `features` says whether the last feature map is needed.
 
-    `places`: where each view lies in the upright image, in the order of `views`.
+    `places`: where each view lies in the upright image, in the order of `views`; only for a context that
+    keeps features.
     """
 
     views: tuple[View, ...]

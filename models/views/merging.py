@@ -17,7 +17,7 @@ def merge_scores(outputs: Sequence[ViewOutput], context: ViewContext) -> Scores:
     """
     if len(outputs) == 1 and not context.classifier.members:  # most images: the same numbers, sooner
         alone = view_logits(outputs[0], context)
-        return Scores(alone, temper(softmax(alone), context.fitted.temperature), 1)
+        return Scores(alone, softmax(alone / np.float32(context.fitted.temperature)), 1)
     logits = np.stack([member_logits(output, context) for output in outputs])  # [V, M, K]
     shares = member_shares(context.classifier)
     mean_logits = shares @ logits.mean(axis=0)

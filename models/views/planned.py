@@ -55,7 +55,7 @@ def make_look(image: View, plans: Sequence[ViewPlan], context: ViewContext) -> L
     """Cut the plans' views from an upright image, uint8 [H, W, 3]; raises ViewTooLarge before it resizes."""
     check_views(plans, context)
     views = [view for plan in plans for view in cut_views(image, plan, context.preprocess.interpolation)]
-    places = [_place(image, plan, crop) for plan in plans for crop in plan.crops]
+    places = [_place(image, plan, crop) for plan in plans for crop in plan.crops if context.keeps_features]
     native = context.preprocess.crop_px
     is_larger = any(crop.height > native or crop.width > native for plan in plans for crop in plan.crops)
     features = context.keeps_features or (context.pool == "window" and is_larger)

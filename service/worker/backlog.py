@@ -75,11 +75,17 @@ class Backlog:
         """Milliseconds its decoding will take."""
         return FIRST_DECODE_MS + self._decode_ms_per_byte * request.image_bytes
 
-    def wait_ms(self, now: float) -> float:
-        """Predicted milliseconds until an interactive request arriving now would start."""
-        if len(self._running) < self._lanes and not self._queued:
+    def wait_ms(self, now: float, free_lane: int | None = None) -> float:
+        """Predicted milliseconds until an interactive request arriving now would start.
+
+        What `free_lane` was last said to do is done.
+        """
+        running = dict(self._running)
+        if free_lane is not None:
+            running.pop(free_lane, None)
+        if len(running) < self._lanes and not self._queued:
             return 0.0
-        left = sum(max(0.0, ms - 1000.0 * (now - at)) for at, ms in list(self._running.values()))
+        left = sum(max(0.0, ms - 1000.0 * (now - at)) for at, ms in running.values())
         return (self._queued_ms + left) / self._pace.rate
 
     def _progress(self, request: Request, ms: float) -> None:

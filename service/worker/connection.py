@@ -13,7 +13,7 @@ RECEIVE_BYTES = 1 << 18
 
 
 class Connection:
-    """Read by the IO thread alone; any thread may send.
+    """Any thread may send; who reads holds `reading`.
 
     `requests` are the accepted and unanswered ones by id. Whoever removes an entry may answer it, so each is
     answered at most once; a single dict operation is atomic, so no lock is needed. `seen` is the
@@ -28,6 +28,8 @@ class Connection:
         self.seen = 0
         self.told_at = 0.0
         self.told_wait_ms = 0.0
+        self.reading = threading.Lock()
+        self.is_drained = False  # the last read took all there was
         self._socket = sock
         self._wake = wake
         self._reader = FrameReader()
@@ -49,9 +51,11 @@ class Connection:
         try:
             data = self._socket.recv(RECEIVE_BYTES)
         except BlockingIOError:
+            self.is_drained = True
             return iter(())
         except OSError:
             return None
+        self.is_drained = len(data) < RECEIVE_BYTES
         return self._reader.feed(data) if data else None
 
     def send(self, data: bytes, wait_ms: float) -> None:

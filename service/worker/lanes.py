@@ -13,8 +13,9 @@ from service.errors import DeadlinePassed, Internal, ServiceError
 from service.worker.batcher import Batch
 from service.worker.compute import Computer
 from service.worker.connection import Connection
+from service.worker.intake import Intake
 from service.worker.pipeline import Pipeline
-from service.worker.queue import Decode, WorkQueue
+from service.worker.queue import Decode, Task, WorkQueue
 from service.worker.replies import Reply, encode_replies
 from service.worker.request import Request
 
@@ -42,6 +43,7 @@ class Workshop:
     computer: Computer
     board: Board
     metrics: BatchCounter
+    intake: Intake
 
 
 class Lane(threading.Thread):
@@ -55,23 +57,38 @@ class Lane(threading.Thread):
 
     def run(self) -> None:
         """Work until the queue is stopped. Nothing that goes wrong with one task ends the lane."""
-        while (task := self._shop.queue.take(self._index)) is not None:
+        queue, intake = self._shop.queue, self._shop.intake
+        task: Task | None = None
+        while True:
+            while task is None:
+                intake.read()
+                task = queue.take(self._index)
+                if task is None:
+                    if queue.is_stopping:
+                        intake.wake()  # the next lane that waits ends too
+                        return
+                    intake.wait()
             if isinstance(task, Decode):
-                self._decode(task.requests)
-            elif isinstance(task, Batch):
+                task = self._decode(task.requests)
+                continue
+            if isinstance(task, Batch):
                 self._compute(task)
             else:
-                self._shop.queue.forget(task.requests)
+                queue.forget(task.requests)
                 self._reply([(request, _deadline_passed()) for request in task.requests])
+            task = None
 
-    def _decode(self, requests: Sequence[Request]) -> None:
+    def _decode(self, requests: Sequence[Request]) -> Task | None:
+        """The next task, if it is known already."""
         ended: list[tuple[Request, Look | None]] = []
         refusals: list[Reply] = []
         for request in requests:
             self._decode_one(request, ended, refusals)
-        self._shop.queue.end_decodes(self._index, ended)
+        self._shop.intake.read()
+        task = self._shop.queue.end_decodes_and_take(self._index, ended)
         if refusals:
             self._reply(refusals)
+        return task
 
     def _decode_one(
         self, request: Request, ended: list[tuple[Request, Look | None]], refusals: list[Reply]
@@ -102,11 +119,12 @@ class Lane(threading.Thread):
         shop = self._shop
         again: list[tuple[Request, Look]] = []
         replies: list[Reply] = []
+        compute_s: float | None = None
         self._enter_batch(batch)
         try:
             outcome = shop.computer.run(batch)
-            shop.metrics.count_batch(len(batch.entries), outcome.ms / 1000)
             replies.extend(outcome.failed)
+            compute_s = outcome.ms / 1000
             for request in outcome.complete:
                 self._advance(request, again, replies)
         except Exception:
@@ -115,8 +133,10 @@ class Lane(threading.Thread):
             replies = [(request, Internal("the image could not be computed")) for request in lost.values()]
         finally:
             shop.board.leave(self._index)
+        self._reply(replies, is_over=False)  # before the books are kept: somebody waits
         shop.queue.end_batch(self._index, again, [request for request, _ in replies])
-        self._reply(replies)
+        if compute_s is not None:
+            shop.metrics.count_batch(len(batch.entries), compute_s)
 
     def _enter_batch(self, batch: Batch) -> None:
         now = time.monotonic()
@@ -141,10 +161,13 @@ class Lane(threading.Thread):
         else:
             replies.append((request, step))
 
-    def _reply(self, replies: Sequence[Reply]) -> None:
-        """Answer each request that still waits; one write for all of a frontend's."""
+    def _reply(self, replies: Sequence[Reply], *, is_over: bool = True) -> None:
+        """Answer each request that still waits; one write for all of a frontend's.
+
+        `is_over`: the queue knows that what this lane did is done.
+        """
         seen = {request.connection: request.connection.seen for request, _ in replies}  # before the wait
-        wait_ms = self._shop.queue.wait_ms()
+        wait_ms = self._shop.queue.wait_ms(None if is_over else self._index)
         told: dict[Connection, list[Reply]] = {}
         for request, answer in replies:
             if request.connection.requests.pop(request.message.id, None) is None:

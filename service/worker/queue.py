@@ -1,13 +1,14 @@
 """The worker's queue: what each lane does next. One lock, held for microseconds, never around real work.
 
-Work-conserving: a lane never waits while there is something to do, and never for a timer. Batches form from
+Work-conserving: a lane never waits while there is something to do, and never for a timer; who finds nothing
+waits where work comes in (intake.py), and is woken when other lanes leave some. Batches form from
 what has piled up while the lanes were busy, which is exactly when they pay. What is alone in the worker is
 spread over every core if the measured costs say that this is faster; otherwise each lane runs its own batch.
 """
 
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from models.views.base import Look, ViewShape
@@ -56,7 +57,7 @@ Task = Decode | Batch | Expired
 
 
 class WorkQueue:
-    """Thread-safe. The IO thread adds and cancels; lanes take tasks and report their ends."""
+    """Thread-safe. Lanes add what they read, take tasks and report their ends; `wake` calls an idle one."""
 
     def __init__(self, limits: Limits, costs: dict[str, CostModel], backlog: Backlog) -> None:
         """`costs` by precision."""
@@ -66,15 +67,15 @@ class WorkQueue:
         self._decodes = DecodeQueue(limits.max_decode_bytes)
         self._batcher = Batcher()
         self._lock = threading.Lock()
-        self._wakes = [threading.Condition(self._lock) for _ in range(limits.lanes)]
-        self._idle: list[int] = []  # the last to have worked is woken first: its core's caches are warm
+        self.wake: Callable[[], None] = lambda: None  # whoever makes the lanes' place to wait puts it here
+        self._idle: set[int] = set()  # lanes that found nothing
         self._batches = 0
         self._lone_batches = 0
-        self._is_stopping = False
+        self.is_stopping = False
 
-    def wait_ms(self) -> float:
-        """The predicted wait of an interactive request that arrives now."""
-        return self._backlog.wait_ms(time.monotonic())
+    def wait_ms(self, free_lane: int | None = None) -> float:
+        """The predicted wait of an interactive request that arrives now; `free_lane` has nothing to do."""
+        return self._backlog.wait_ms(time.monotonic(), free_lane)
 
     def has_time(self, request: Request, shapes: tuple[ViewShape, ...]) -> bool:
         """Whether views of these shapes, queued now, would be computed before the request's deadline."""
@@ -83,23 +84,16 @@ class WorkQueue:
         return time.monotonic() + (self.wait_ms() + view_ms) / 1000 < request.deadline
 
     def add(self, requests: Sequence[Request]) -> None:
-        """Accept requests."""
+        """Accept requests. The lane that read them takes first, and wakes another for what it leaves."""
         with self._lock:
             for request in requests:
                 self._backlog.arrive(request)
                 self._decodes.add(request)
-            self._wake(len(requests))
 
     def take(self, lane: int) -> Task | None:
-        """The next task for `lane`, waiting for one if need be; None when the worker stops."""
+        """The next task for `lane`; None where there is nothing, and then it is woken when there may be."""
         with self._lock:
-            while (task := self._choose(lane)) is None:
-                if self._is_stopping:
-                    return None
-                self._idle.append(lane)
-                self._wakes[lane].wait()
-            self._wake_idle()
-            return task
+            return self._take(lane)
 
     def reserve(self, request: Request, size_bytes: int) -> bool:
         """Room for decoding an image; False: it went back into the queue."""
@@ -113,15 +107,13 @@ class WorkQueue:
     def end_decodes(self, lane: int, ended: Iterable[tuple[Request, Look | None]]) -> None:
         """A Decode is over; with each image its first views, None if it failed and is being answered."""
         with self._lock:
-            self._backlog.end(lane)
-            for request, look in ended:
-                self._decodes.end(request)
-                self._backlog.learn_decode(request)
-                if look is None or not request.is_open:
-                    self._forget(request)
-                    continue
-                self._decodes.keep(request)
-                self._add_look(request, look)
+            self._end_decodes(lane, ended)
+
+    def end_decodes_and_take(self, lane: int, ended: Iterable[tuple[Request, Look | None]]) -> Task | None:
+        """Both under one lock: an image that is alone goes on at once."""
+        with self._lock:
+            self._end_decodes(lane, ended)
+            return self._take(lane)
 
     def end_batch(self, lane: int, again: Iterable[tuple[Request, Look]], done: Iterable[Request]) -> None:
         """A batch is over: `again` want another look, `done` are about to be answered."""
@@ -146,9 +138,28 @@ class WorkQueue:
 
     def stop(self) -> None:
         """Let every lane end once nothing is left to do."""
-        with self._lock:
-            self._is_stopping = True
-            self._wake(len(self._idle))
+        self.is_stopping = True
+        self.wake()
+
+    def _end_decodes(self, lane: int, ended: Iterable[tuple[Request, Look | None]]) -> None:
+        self._backlog.end(lane)
+        for request, look in ended:
+            self._decodes.end(request)
+            self._backlog.learn_decode(request)
+            if look is None or not request.is_open:
+                self._forget(request)
+                continue
+            self._decodes.keep(request)
+            self._add_look(request, look)
+
+    def _take(self, lane: int) -> Task | None:
+        self._idle.discard(lane)
+        task = self._choose(lane)
+        if task is None:
+            self._idle.add(lane)
+        else:
+            self._wake_idle()
+        return task
 
     def _forget(self, request: Request) -> None:
         self._backlog.forget(request)
@@ -165,11 +176,7 @@ class WorkQueue:
 
     def _wake_idle(self) -> None:
         if self._idle and (self._decodes or self._batcher):
-            self._wake(1)
-
-    def _wake(self, lanes: int) -> None:
-        for _ in range(min(lanes, len(self._idle))):
-            self._wakes[self._idle.pop()].notify()
+            self.wake()
 
     def _choose(self, lane: int) -> Task | None:
         now = time.monotonic()

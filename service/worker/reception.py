@@ -1,4 +1,4 @@
-"""The IO thread: reads frames, writes what lanes could not, tells the wait, beats the heart, obeys control.
+"""The IO thread: writes what lanes could not, tells the wait, beats the heart, obeys control.
 
 It is the worker's main thread, so the process ends when it should: after a drain, or at once when the
 supervisor is gone.
@@ -10,15 +10,16 @@ import os
 import selectors
 import socket
 import time
+from collections import deque
 from collections.abc import Callable
 from enum import Enum
 from functools import partial
 
-from service.messages import Cancel, Classify, Drain, FrontendUp, Heartbeat, Load
+from service.messages import Drain, FrontendUp, Heartbeat, Load
 from service.transport import ControlChannel, encode_frame
 from service.worker.connection import Connection
+from service.worker.intake import Intake
 from service.worker.queue import WorkQueue
-from service.worker.request import Request
 
 HEARTBEAT_S = 1.0
 TELL_S = 0.1  # how old the wait that a frontend knows may get while there is work,
@@ -49,16 +50,18 @@ class Reception:
     ) -> None:
         """`cost_ms`: what an image of each policy adds to the predicted wait; `count_answers`: so far."""
         self._control, self._queue = control, queue
+        self.intake = Intake(queue, self._note_end)
         self._cost_ms, self._count_answers = cost_ms, count_answers
         self._connections: list[Connection] = []
+        self._ended: deque[Connection] = deque()  # their frontends are gone
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._selector = selectors.DefaultSelector()
         self._selector.register(control.fileno(), selectors.EVENT_READ, self._hear_supervisor)
-        self._selector.register(self._wake_fd, selectors.EVENT_READ, self._watch_unsent)
+        self._selector.register(self._wake_fd, selectors.EVENT_READ, self._hear_lanes)
         self._next_beat = self._next_tell = 0.0
         self._answers = 0
         self._drain_per_s = 0.0
-        self._quiet_since: float | None = None
+        self._drains_since: float | None = None
         self._end: End | None = None
 
     def run(self) -> End:
@@ -73,7 +76,7 @@ class Reception:
         """Write out what frontends have not read yet, for at most that long."""
         ends = time.monotonic() + timeout_s
         while any(one.has_unsent for one in self._connections) and time.monotonic() < ends:
-            self._watch_unsent(0)
+            self._hear_lanes(0)
             for key, events in self._selector.select(QUIET_S):
                 key.data(events)
 
@@ -81,7 +84,7 @@ class Reception:
         is_busy = any(one.requests or one.told_wait_ms for one in self._connections)
         until = min(self._next_beat, self._next_tell) if is_busy else self._next_beat
         left = max(0.0, until - time.monotonic())
-        return left if self._quiet_since is None else min(left, QUIET_S)
+        return left if self._drains_since is None else min(left, QUIET_S)
 
     def _do_what_is_due(self) -> None:
         now = time.monotonic()
@@ -91,7 +94,9 @@ class Reception:
         if now >= self._next_tell:
             self._next_tell = now + TELL_S
             self._tell_wait(now)
-        is_quiet = self._quiet_since is not None and now - self._quiet_since >= QUIET_S
+        is_quiet = (
+            self._drains_since is not None and now - max(self._drains_since, self.intake.heard_at) >= QUIET_S
+        )
         if is_quiet and not any(one.requests for one in self._connections):
             self._end = End.DRAINED
 
@@ -131,60 +136,43 @@ class Reception:
             self._connect(message.slot, socket.socket(fileno=fds[0]))
         elif isinstance(message, Drain):
             log.info("draining")
-            self._quiet_since = time.monotonic()
+            self._drains_since = time.monotonic()
         else:
             log.error("unexpected message", extra={"fields": {"type": type(message).__name__}})
 
     def _connect(self, slot: int, sock: socket.socket) -> None:
-        connection = Connection(sock, slot, partial(os.eventfd_write, self._wake_fd, 1))
+        connection = Connection(sock, slot, self._wake)
         self._connections.append(connection)
-        self._selector.register(connection, selectors.EVENT_READ, partial(self._serve, connection))
         self._tell(connection, self._queue.wait_ms())
+        self.intake.add(connection)
 
-    def _serve(self, connection: Connection, events: int) -> None:
-        if events & selectors.EVENT_WRITE:
-            connection.flush()
-            if not connection.has_unsent:
-                self._watch(connection, selectors.EVENT_READ)
-        if events & selectors.EVENT_READ:
-            self._read(connection)
+    def _note_end(self, connection: Connection) -> None:
+        self._ended.append(connection)
+        self._wake()
 
-    def _read(self, connection: Connection) -> None:
-        frames = connection.receive()
-        if frames is None:
-            self._disconnect(connection)
-            return
-        if self._quiet_since is not None:
-            self._quiet_since = time.monotonic()
-        now, seen = time.monotonic(), connection.seen
-        accepted: dict[int, Request] = {}
-        for message, payload in frames:
-            if isinstance(message, Classify):
-                request = Request(connection, message, payload, now)
-                connection.requests[message.id] = request
-                accepted[message.id] = request
-                seen = message.id
-            elif isinstance(message, Cancel):
-                cancelled = connection.requests.pop(message.id, None)
-                if accepted.pop(message.id, None) is None and cancelled is not None:
-                    self._queue.forget([cancelled])
-        if accepted:
-            self._queue.add(list(accepted.values()))
-        connection.seen = seen
+    def _wake(self) -> None:
+        os.eventfd_write(self._wake_fd, 1)
 
-    def _disconnect(self, connection: Connection) -> None:
-        self._selector.unregister(connection)
-        self._connections.remove(connection)
-        orphans = list(connection.requests.values())
-        connection.close()
-        self._queue.forget(orphans)
-
-    def _watch_unsent(self, _: int) -> None:
+    def _hear_lanes(self, _: int) -> None:
+        """They left something unsent, or found a frontend gone."""
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._wake_fd)
+        while self._ended:
+            self._disconnect(self._ended.popleft())
         for connection in self._connections:
-            if connection.has_unsent:
-                self._watch(connection, selectors.EVENT_READ | selectors.EVENT_WRITE)
+            if connection.has_unsent and connection not in self._selector.get_map():
+                self._selector.register(connection, selectors.EVENT_WRITE, partial(self._flush, connection))
 
-    def _watch(self, connection: Connection, events: int) -> None:
-        self._selector.modify(connection, events, partial(self._serve, connection))
+    def _flush(self, connection: Connection, _: int) -> None:
+        connection.flush()
+        if not connection.has_unsent:
+            self._selector.unregister(connection)
+
+    def _disconnect(self, connection: Connection) -> None:
+        if connection not in self._connections:
+            return
+        if connection in self._selector.get_map():
+            self._selector.unregister(connection)
+        self.intake.remove(connection)
+        self._connections.remove(connection)
+        connection.close()

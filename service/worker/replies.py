@@ -37,13 +37,14 @@ def encode_replies(replies: Sequence[Reply], wait_ms: float, seen: int) -> bytes
 def _make_result(request: Request, answer: Answer, wait_ms: float, seen: int) -> Result:
     options, scores = request.message.options, answer.scores
     indices = rank_classes(scores.probabilities, options.top_k)
+    ranked: list[float] = scores.probabilities[indices].tolist()
     now = time.monotonic()
     total_ms = (now - request.arrived) * 1000
     infer_ms = request.read_infer_ms(now)
     return Result(
         id=request.message.id,
         indices=indices,
-        probabilities=[float(scores.probabilities[index]) for index in indices],
+        probabilities=ranked,
         tta_asked=request.tta,
         tta_used=request.tta,
         views=scores.views,
@@ -70,5 +71,5 @@ def _make_failure(request: Request, error: ServiceError, wait_ms: float, seen: i
 
 def rank_classes(probabilities: NDArray[np.float32], top_k: int) -> list[int]:
     """Indices of the `top_k` largest of float32 [K], best first; equals in the order of their index."""
-    ranked: list[int] = np.argsort(-probabilities, kind="stable")[:top_k].tolist()
+    ranked: list[int] = (-probabilities).argsort(kind="stable")[:top_k].tolist()
     return ranked

@@ -42,11 +42,14 @@ def serve_model(
 ) -> int:
     """Say Ready, serve until drained or orphaned; returns the exit code."""
     queue = WorkQueue(limits, model.costs, Backlog(model.policy_ms, model.default_tta, limits.lanes))
-    shop = Workshop(queue, model.pipeline, Computer(model.engines, model.costs), board, metrics)
-    lanes = [Lane(index, shop) for index in range(limits.lanes)]
     # What one image adds to the wait of the next: its cost spread over the lanes.
     cost_ms = {tta: ms / limits.lanes for tta, ms in model.policy_ms.items()}
+    lanes: list[Lane] = []
     reception = Reception(control, queue, cost_ms, lambda: sum(lane.answers for lane in lanes))
+    queue.wake = reception.intake.wake
+    computer = Computer(model.engines, model.costs)
+    shop = Workshop(queue, model.pipeline, computer, board, metrics, reception.intake)
+    lanes.extend(Lane(index, shop) for index in range(limits.lanes))
     gc.collect()
     gc.freeze()  # what is loaded stays: later collections need not look at it
     for lane in lanes:
@@ -60,6 +63,7 @@ def serve_model(
     for lane in lanes:
         lane.join()
     reception.flush(LAST_WRITE_S)
+    reception.intake.close()
     model.pipeline.close()
     for engine in model.engines.values():
         engine.close()
