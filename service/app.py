@@ -8,13 +8,24 @@ import logging
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from service.settings import BadSettings, Settings
-from service.transport import ControlChannel
+
+if TYPE_CHECKING:
+    from service.recruits import Recruits
+    from service.transport import ControlChannel
 
 
 def run_service(settings: Settings) -> int:
     """The supervisor's process, from settings to exit code; raises BadSettings."""
+    from service.recruits import start_ahead
+
+    with start_ahead("worker", "frontend") as recruits:
+        return _supervise(settings, recruits)
+
+
+def _supervise(settings: Settings, recruits: "Recruits") -> int:
     from models.repository import ModelRepository
     from service.access.keys import BadKeyFile, read_keys
     from service.devices import list_devices
@@ -48,10 +59,13 @@ def run_service(settings: Settings) -> int:
     log.info("settings", extra={"fields": settings.with_secrets_hidden()})
     log.info("listening", extra={"fields": listeners.describe()})
     with tempfile.TemporaryDirectory(prefix="resnet-serve-metrics-") as metrics_dir:
-        return Supervisor(settings, listeners, rollout, devices, metrics_dir).run()
+        supervisor = Supervisor(
+            settings, listeners, rollout, devices, metrics_dir=metrics_dir, recruits=recruits
+        )
+        return supervisor.run()
 
 
-def run_child(role: str, control: ControlChannel) -> int:
+def run_child(role: str, control: "ControlChannel") -> int:
     """A child process (frontend, job runner or worker), from its first message to its exit code."""
     module = {
         "frontend": "service.frontend",

@@ -7,32 +7,17 @@ to the supervisor's stderr; its own stderr is a memory file that holds its last 
 import os
 import signal
 import subprocess
-import sys
 import time
 from dataclasses import dataclass, field
 
 from service.board import Board, LaneState, Stage
-from service.messages import ChildState, ControlMessage, Role, ServedModel
+from service.messages import ChildState, ControlMessage, ServedModel
+from service.recruits import Recruit, Role, exec_child
 from service.transport import ControlChannel
 
 LAST_WORDS_BYTES = 2_000
 # Signals a process raises by its own doing; SIGKILL comes from outside and blames nobody.
 OWN_DOING = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE})
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Recruit:
-    """A process that was started and has no seat yet: what it is to do comes over `control`."""
-
-    role: Role
-    process: subprocess.Popen[bytes]
-    control: ControlChannel
-    stderr_fd: int
-
-    def close(self) -> None:
-        """Release what the supervisor held of it."""
-        self.control.close()
-        os.close(self.stderr_fd)
 
 
 @dataclass(slots=True, eq=False)
@@ -102,27 +87,12 @@ class Child:
             self.board.close()
 
 
-def exec_child(role: Role) -> Recruit:
-    """Start a process of that role; it waits for its first message."""
-    ours, theirs = ControlChannel.make_pair()
-    stderr_fd = os.memfd_create(f"{role}-stderr", os.MFD_CLOEXEC)
-    process = subprocess.Popen(  # noqa: S603  # our own interpreter and module
-        [sys.executable, "-m", "service.child", role, str(theirs.fileno())],
-        stdin=subprocess.DEVNULL,
-        stdout=sys.stderr,
-        stderr=stderr_fd,
-        pass_fds=[theirs.fileno()],
-        process_group=0,
-    )
-    theirs.close()
-    return Recruit(role, process, ours, stderr_fd)
-
-
 def enlist(recruit: Recruit, slot: int, start: ControlMessage, fds: list[int], restarts: int) -> Child:
     """Send a process its first message, or its next one, with `fds`: from now on it has that slot."""
     process = recruit.process
     pidfd = os.pidfd_open(process.pid)
-    child = Child(recruit.role, slot, process, pidfd, recruit.control, recruit.stderr_fd, restarts)
+    control = ControlChannel(recruit.control)
+    child = Child(recruit.role, slot, process, pidfd, control, recruit.stderr_fd, restarts)
     child.say(start, *fds)
     return child
 

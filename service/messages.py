@@ -4,10 +4,9 @@ Two languages: work (frontend <-> worker, with an image or a map as payload) and
 child, with file descriptors). MessagePack by msgspec; nothing is ever unpickled.
 """
 
-from typing import Literal
-
 import msgspec
 
+from service.recruits import Role
 from service.types import ClassifyOptions, Precision
 
 
@@ -112,9 +111,6 @@ class Load(msgspec.Struct, frozen=True, array_like=True, tag="load"):
 
 WorkMessage = Classify | Cancel | Result | Failure | Load
 WorkFrame = WorkMessage | ClassifySlice | Replies  # what travels; several are taken apart where they arrive
-
-# Both a frontend and the job runner (jobs) send work to workers; where messages say frontend, it is either.
-Role = Literal["frontend", "jobs", "worker"]
 
 
 class ServedModel(msgspec.Struct, frozen=True):

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 
 from service.backoff import Backoff
 from service.children import Child
-from service.messages import ChildState, Role
+from service.messages import ChildState
+from service.recruits import Role
 from service.rollout import Target
 
 

@@ -4,11 +4,12 @@ Most of a small model's respawn is imports, so the next worker to start takes th
 made once every worker is up again. It costs memory and no processor time; if it dies, nothing depends on it.
 """
 
+import socket
 import time
 
 from service.backoff import Backoff
-from service.children import Recruit, exec_child
 from service.messages import Prepare
+from service.recruits import Recruit, exec_child
 from service.transport import ControlChannel
 
 # The first one waits until the start is over and its callers are served: short runs do not pay for it.
@@ -18,9 +19,14 @@ FIRST_AFTER_S = 3.0
 class SpareWorker:
     """At most one; `device` is what the workers run on, and so which engine's libraries are loaded."""
 
-    def __init__(self, device: str, first_after_s: float = FIRST_AFTER_S) -> None:
+    def __init__(
+        self, device: str, first_after_s: float = FIRST_AFTER_S, waiting: Recruit | None = None
+    ) -> None:
+        """`waiting`: the first one, where it was started already."""
         self._device = device
-        self._waiting: Recruit | None = None
+        self._waiting = waiting
+        if waiting is not None:
+            _prepare(waiting.control, device)
         self._backoff = Backoff(not_before=time.monotonic() + first_after_s)
 
     @property
@@ -58,8 +64,8 @@ class SpareWorker:
         self._waiting = None
 
 
-def _prepare(control: ControlChannel, device: str) -> None:
+def _prepare(control: socket.socket, device: str) -> None:
     try:
-        control.send(Prepare(device))
+        ControlChannel(control).send(Prepare(device))
     except OSError:  # dead already; `make` or `take` will see it
         return

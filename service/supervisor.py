@@ -12,7 +12,7 @@ import time
 from enum import Enum
 
 from service.board import Board
-from service.children import Child, enlist, exec_child, start_child
+from service.children import Child, enlist, start_child
 from service.listening import Listeners
 from service.messages import (
     ChildState,
@@ -22,7 +22,6 @@ from service.messages import (
     ModelsChanged,
     Ready,
     Refused,
-    Role,
     StartFrontend,
     StartJobs,
     StartWorker,
@@ -31,6 +30,7 @@ from service.messages import (
     WorkerRetiring,
     WorkerUp,
 )
+from service.recruits import Recruits, Role, exec_child
 from service.rollout import Rollout, Target
 from service.seats import Seat, describe_seat, is_serving, name_cause, name_seat
 from service.settings import Settings
@@ -42,6 +42,8 @@ STUCK_GRACE_S = 2.0  # a lane this long past its image's deadline will not come 
 SILENCE_S = 6.0  # heartbeats come once a second; a stopped or looping process sends none
 START_TIMEOUT_S = 120.0  # loading, self-test and warm-up of the largest network on a busy machine
 REPOSITORY_POLL_S = 2.0
+# The job runner imports its libraries when the first workers have done so: callers wait for those.
+JOBS_WAIT_S = 10.0
 
 log = logging.getLogger("supervisor")
 
@@ -63,12 +65,18 @@ class Supervisor:
         listeners: Listeners,
         rollout: Rollout,
         devices: list[tuple[str, int]],
+        *,
         metrics_dir: str,
+        recruits: Recruits,
     ) -> None:
-        """`devices`: (name, threads) pairs, such as [("cpu", 2)]; each gets workers_per_device workers."""
+        """`devices`: (name, threads) pairs, such as [("cpu", 2)]; each gets workers_per_device workers.
+
+        `recruits`: children that were started ahead.
+        """
         self._settings, self._listeners, self._rollout = settings, listeners, rollout
         self._devices, self._metrics_dir = devices, metrics_dir
-        self._spare = SpareWorker(devices[0][0])
+        self._recruits = recruits
+        self._spare = SpareWorker(devices[0][0], waiting=recruits.take("worker"))
         self._selector = selectors.DefaultSelector()
         self._seats: list[Seat] = []
         self._phase = Phase.SERVING
@@ -83,6 +91,8 @@ class Supervisor:
         for slot in range(self._settings.frontends):
             self._seats.append(Seat("frontend", slot))
         self._seats.append(Seat("jobs", self._settings.frontends))
+        self._jobs_wait_until = time.monotonic() + JOBS_WAIT_S
+        self._reconcile()
         try:
             while self._phase is Phase.SERVING or any(seat.child for seat in self._seats):
                 self._fill_seats()
@@ -192,14 +202,21 @@ class Supervisor:
             return
         now = time.monotonic()
         for seat in self._seats:
+            if seat.role == "jobs" and now < self._jobs_wait_until and not self._has_all_workers():
+                continue
             if seat.child is None and not seat.is_retiring and seat.backoff.may_start(now):
                 self._start(seat)
+
+    def _has_all_workers(self) -> bool:
+        workers = [seat for seat in self._seats if seat.role == "worker"]
+        return all(seat.child and seat.child.state == "up" for seat in workers)
 
     def _start(self, seat: Seat) -> None:
         settings = self._settings.to_json()
         if seat.role == "frontend":
             first = StartFrontend(seat.slot, settings, self._metrics_dir)
-            child = start_child("frontend", seat.slot, first, self._listeners.list_fds(), seat.restarts)
+            recruit = self._recruits.take("frontend") or exec_child("frontend")
+            child = enlist(recruit, seat.slot, first, self._listeners.list_fds(), seat.restarts)
         elif seat.role == "jobs":
             child = start_child(
                 "jobs", seat.slot, StartJobs(seat.slot, settings, self._metrics_dir), [], seat.restarts

@@ -30,6 +30,7 @@ from models.tensors import read_header, read_tensor
 
 # 40 views of 224 px, or one of 1418: from here on, giving memory back (a few ms) is little beside the run.
 LARGE_RUN_BYTES = 6 * 2**20
+_sharing = Lock()
 GRAPHS: dict[str, str] = {"fp32": GRAPH, "int8": GRAPH_INT8}
 
 
@@ -102,7 +103,8 @@ def _run_options(views: NDArray[np.uint8]) -> ort.RunOptions | None:
 
 
 def _open_session(graph: Path, threads: int) -> ort.InferenceSession:
-    _share_arena()
+    with _sharing:  # several may be opened at once
+        _share_arena()
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from models.card import ModelCard
@@ -69,12 +70,15 @@ def _open_engines(version: ModelVersion, device: str, threads: int, settings: Se
     repository = ModelRepository([Path(one) for one in settings.model_repository.split(":") if one])
     engine_name = None if settings.engine == "auto" else settings.engine
     offered = list_precisions(version, repository, device, engine_name)
-    engines: dict[str, Engine] = {}
-    for precision in offered if device == CPU else offered[:1]:
+
+    def open_one(precision: str) -> Engine:
         engine = open_version(version, repository, Placement(device, precision, threads), engine_name)
         run_selftest(version.card, engine, precision)
-        engines[precision] = engine
-    return engines
+        return engine
+
+    precisions = offered if device == CPU else offered[:1]
+    with ThreadPoolExecutor(len(precisions)) as openers:
+        return dict(zip(precisions, openers.map(open_one, precisions), strict=True))
 
 
 def _start_decoder(device: str, lanes: int, settings: Settings) -> InlineDecoder | DecoderProcesses:

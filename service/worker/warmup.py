@@ -11,7 +11,7 @@ from models.engines.base import Engine, OutOfMemory
 from service.worker.costs import CostModel, Curve, Measured
 
 REPEATS = 4  # the best counts: other processes only ever add time
-PATIENCE_MS = 30.0  # what takes longer is measured twice, a service should be up within two seconds;
+PATIENCE_MS = 5.0  # what takes longer is measured twice, a service should be up within two seconds;
 LEAST = 2  # the first run at a size also makes room for it, 10 % more for two views of 224 pixels
 GAIN = 0.03  # a size that costs less per view by no more than this gains nothing;
 ENOUGH = 2  # after so many of them in a row, larger batches cost in proportion
@@ -25,11 +25,13 @@ def measure_costs(engine: Engine, crop_px: int, threads: int, budget_ms: float, 
 
     `threads`: the cores of a CPU worker, whose narrow batches are computed on the calling thread, so that its
     own clock tells their cost even on a busy machine (where a stopwatch was found to be off by five times);
-    0 for a GPU.
+    0 for a GPU. Of every core at once one view is measured: larger batches are predicted in proportion,
+    until there were some.
     """
-    measure = partial(_measure, engine, crop_px=crop_px, budget_ms=budget_ms, max_views=max_views)
-    narrow = Curve(list(measure(1, time.thread_time if threads else time.perf_counter)))
-    wide = Curve(list(measure(threads, time.perf_counter))) if threads > 1 else narrow
+    measure = partial(_measure, engine, crop_px=crop_px, budget_ms=budget_ms)
+    narrow_clock = time.thread_time if threads else time.perf_counter
+    narrow = Curve(list(measure(1, narrow_clock, max_views=max_views)))
+    wide = Curve(list(measure(threads, time.perf_counter, max_views=1))) if threads > 1 else narrow
     return CostModel(narrow, wide, max_views)
 
 

@@ -14,9 +14,12 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
+from models.catalog import find_entries
+from service import commands
 from service.__main__ import main
 from tests.serving import PHOTOGRAPHS, ROOT, Service, run_service
 
@@ -233,3 +236,20 @@ def test_what_takes_over_a_second_shows_its_progress_on_a_terminal(service: Serv
     os.close(terminal)
     assert "measuring" in b"".join(shown).decode()
     assert json.loads(done.stdout)["errors"] == 0
+
+
+def test_every_command_is_found_by_its_name_alone() -> None:
+    context = click.Context(main)
+    for command in find_entries(commands, "COMMAND", click.Command):
+        assert command.name is not None
+        assert main.get_command(context, command.name) is command
+    for name in ("nope", "server", "terminal", "__init__", "os.path", "../serve"):
+        assert main.get_command(context, name) is None
+
+
+def test_serving_starts_without_the_clients_libraries() -> None:
+    code = "import sys, service.__main__, service.commands.serve; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert {"httpx", "grpc", "numpy", "PIL", "rich"} & set(loaded.stdout.split()) == set()

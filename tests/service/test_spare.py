@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from service.children import Recruit
+from service.recruits import Recruit
 from service.spare import SpareWorker
 
 
