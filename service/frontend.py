@@ -20,7 +20,7 @@ from service.access.keyring import open_keyring
 from service.access.rates import RateTable
 from service.classifier import Classifier
 from service.descriptors import fit_connections, raise_descriptor_limit
-from service.logs import set_up_logs
+from service.logs import gather_lines, set_up_logs
 from service.messages import StartFrontend
 from service.metrics import FrontendMetrics
 from service.offspring import begin_child
@@ -94,11 +94,12 @@ def run(control: ControlChannel) -> int:
     if not isinstance(start, StartFrontend):
         raise TypeError(f"a frontend starts with StartFrontend, not {type(start).__name__}")
     settings = Settings.from_json(start.settings)
-    set_up_logs(f"frontend-{start.slot}", settings.log_format, settings.log_level, sys.stdout)
+    lines = set_up_logs(f"frontend-{start.slot}", settings.log_format, settings.log_level, sys.stdout)
     connections = fit_connections(settings.max_connections, raise_descriptor_limit())
     settings = replace(settings, max_connections=connections)
 
     async def serve() -> None:
+        gather_lines(lines, asyncio.get_running_loop().call_soon)
         await Frontend(control, start, settings, fds).serve()
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
