@@ -25,11 +25,7 @@ DROP_NEW_CONNECTIONS = (
 
 @dataclass(frozen=True, slots=True)
 class Listeners:
-    """`http` and `admin` (None: closed) listen and are shared by the frontends. `grpc` only holds its port.
-
-    gRPC cannot take an inherited socket, so each frontend binds that port itself with SO_REUSEPORT; the
-    supervisor's bound, never listening socket keeps it reserved while frontends come and go.
-    """
+    """They listen and are shared by the frontends; `admin` is None where that port is closed."""
 
     http: socket.socket
     grpc: socket.socket
@@ -56,11 +52,12 @@ class Listeners:
 def open_listeners(settings: Settings) -> Listeners:
     """Bind every port; raises BadSettings naming the setting whose address cannot be had."""
     http = _bind("SERVE_HTTP_PORT", settings.host, settings.http_port)
-    grpc = _bind("SERVE_GRPC_PORT", settings.host, settings.grpc_port, is_shared=True)
+    grpc = _bind("SERVE_GRPC_PORT", settings.host, settings.grpc_port)
     # With certificates asked of callers it is where probes, which have none, find /livez and /readyz.
     is_admin_open = bool(settings.admin_token or settings.api_keys or settings.tls_client_ca)
     admin = _bind("SERVE_ADMIN_PORT", "127.0.0.1", settings.admin_port) if is_admin_open else None
     http.listen(BACKLOG)
+    grpc.listen(BACKLOG)
     if admin is not None:
         admin.listen(16)
     return Listeners(http, grpc, admin)
@@ -88,12 +85,10 @@ def is_readable(fd: int) -> bool:
     return bool(poll.poll(0))
 
 
-def _bind(setting: str, host: str, port: int, *, is_shared: bool = False) -> socket.socket:
+def _bind(setting: str, host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if is_shared:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     try:
         sock.bind((host, port))
     except OSError as err:

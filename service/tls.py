@@ -28,8 +28,9 @@ class Certificates:
 class TlsFiles:
     """The files that the settings name; every protocol watches them with one of its own."""
 
-    def __init__(self, cert: Path, key: Path, client_ca: Path | None) -> None:
-        self._cert, self._key, self._client_ca = cert, key, client_ca
+    def __init__(self, cert: Path, key: Path, client_ca: Path | None, speaks: str = "http/1.1") -> None:
+        """`speaks`: the protocol that callers are offered (ALPN)."""
+        self._cert, self._key, self._client_ca, self._speaks = cert, key, client_ca, speaks
         self._stamp: tuple[Stamp | None, ...] = ()
 
     def read(self) -> Certificates:
@@ -37,7 +38,7 @@ class TlsFiles:
         self._stamp = self._take_stamp()
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.set_alpn_protocols(["http/1.1"])
+        context.set_alpn_protocols([self._speaks])
         # A key behind a passphrase would be asked for on a terminal that is not there.
         context.load_cert_chain(self._cert, self._key, password="")
         if self._client_ca is not None:
@@ -63,7 +64,7 @@ class TlsFiles:
         return tuple(stamp_file(path) for path in files if path is not None)
 
 
-def find_tls(settings: Settings) -> TlsFiles | None:
+def find_tls(settings: Settings, speaks: str = "http/1.1") -> TlsFiles | None:
     """The files of SERVE_TLS_*, None where TLS is off; raises BadSettings for a half of a pair."""
     if not settings.tls_cert and not settings.tls_key:
         if settings.tls_client_ca:
@@ -72,7 +73,7 @@ def find_tls(settings: Settings) -> TlsFiles | None:
     if not settings.tls_cert or not settings.tls_key:
         raise BadSettings("SERVE_TLS_CERT and SERVE_TLS_KEY need each other; set both")
     client_ca = Path(settings.tls_client_ca) if settings.tls_client_ca else None
-    return TlsFiles(Path(settings.tls_cert), Path(settings.tls_key), client_ca)
+    return TlsFiles(Path(settings.tls_cert), Path(settings.tls_key), client_ca, speaks)
 
 
 def check_tls(settings: Settings) -> None:

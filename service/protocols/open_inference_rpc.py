@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from google.protobuf import json_format
 from google.protobuf.message import Message
@@ -45,8 +45,8 @@ NAME = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 Answer = TypeVar("Answer", bound=Message)
 
 
-class InferenceServicer(pb_grpc.GRPCInferenceServiceServicer):
-    """One per frontend."""
+class InferenceServicer:
+    """One per frontend; its methods are those of the generated servicer."""
 
     def __init__(self, context: ProtocolContext, calls: Calls) -> None:
         self._context, self._calls = context, calls
@@ -144,7 +144,7 @@ class InferenceServicer(pb_grpc.GRPCInferenceServiceServicer):
 
         return await self._calls.answer(f"/{NAME}/ModelInfer", context, work)
 
-    async def ModelStreamInfer(  # type: ignore[override]  # noqa: N802
+    async def ModelStreamInfer(  # noqa: N802
         self, request_iterator: AsyncIterator[pb.ModelInferRequest], context: ServicerContext
     ) -> None:
         """Many requests, answered in order; an error in place of an answer, and the stream goes on."""
@@ -264,7 +264,8 @@ def _read_parameter(name: str, given: pb.InferParameter) -> Parameter:
 
 
 def _add(context: ProtocolContext, calls: Calls, server: RpcServer) -> None:
-    pb_grpc.add_GRPCInferenceServiceServicer_to_server(InferenceServicer(context, calls), server)
+    servicer = cast(Any, InferenceServicer(context, calls))  # their context is ours, not the library's
+    pb_grpc.add_GRPCInferenceServiceServicer_to_server(servicer, cast(Any, server))
 
 
 RPC_SERVICE = RpcService(NAME, _add)

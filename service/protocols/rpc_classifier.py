@@ -3,15 +3,16 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Coroutine
-from typing import Any
+from typing import Any, NoReturn, cast
 
-from service.errors import Draining, ServiceError, TooLarge
+from service.errors import Draining, ServiceError
 from service.pb import classifier_pb2 as pb
 from service.pb import classifier_pb2_grpc as pb_grpc
 from service.protocols.base import ProtocolContext
 from service.protocols.patience import wait_out
 from service.protocols.rpc_calls import Call, Calls, ServicerContext
-from service.protocols.rpc_messages import read_image, read_options, write_answer, write_error, write_models
+from service.protocols.rpc_classify import ClassifyCall
+from service.protocols.rpc_messages import read_request, write_answer, write_error, write_models
 from service.protocols.rpc_service import RpcServer, RpcService
 from service.protocols.rpc_stream import OrderedAnswers, Window
 from service.types import ClassifyRequest
@@ -24,23 +25,17 @@ STREAM_SHARE = 0.125
 NAME = pb.DESCRIPTOR.services_by_name["Classifier"].full_name
 
 
-class ClassifierServicer(pb_grpc.ClassifierServicer):
-    """One per frontend."""
+class ClassifierServicer:
+    """One per frontend; its methods are those of the generated servicer."""
 
     def __init__(self, context: ProtocolContext, calls: Calls) -> None:
         self._settings, self._classifier, self._calls = context.settings, context.classifier, calls
 
-    async def Classify(  # noqa: N802
-        self, request: pb.ClassifyRequest, context: ServicerContext
-    ) -> pb.ClassifyResponse:
-        """One image."""
+    async def Classify(self, request: pb.ClassifyRequest, context: ServicerContext) -> NoReturn:  # noqa: N802
+        """Named for the generated code, and never called: rpc_classify.py answers."""
+        raise NotImplementedError
 
-        async def work(call: Call) -> pb.ClassifyResponse:
-            return await self._classify(self._read(call, call.request_id, request), 0.0)
-
-        return await self._calls.answer(f"/{NAME}/Classify", context, work)
-
-    async def ClassifyStream(  # type: ignore[override]  # noqa: N802
+    async def ClassifyStream(  # noqa: N802
         self, request_iterator: AsyncIterator[pb.ClassifyStreamRequest], context: ServicerContext
     ) -> None:
         """Many images, in order. A coroutine, not a generator: cancelling it ends its images at once."""
@@ -82,7 +77,7 @@ class ClassifierServicer(pb_grpc.ClassifierServicer):
         if self._classifier.is_draining:
             raise Draining("this server is stopping, send the rest to another one", retry_after_s=1.0)
         try:
-            asked = self._read(call, request_id, item.request)
+            asked = read_request(self._settings, call, request_id, item.request)
             del item  # its image is in `asked` now, and waits there once
             message.response.CopyFrom(await self._classify(asked, self._settings.request_timeout_s))
         except Draining:
@@ -90,14 +85,6 @@ class ClassifierServicer(pb_grpc.ClassifierServicer):
         except ServiceError as error:
             message.error.CopyFrom(write_error(error))
         return message
-
-    def _read(self, call: Call, request_id: str, request: pb.ClassifyRequest) -> ClassifyRequest:
-        settings = self._settings
-        call.model = request.model
-        image, options = read_image(request), read_options(request)
-        check_size(image, settings.max_image_bytes)
-        deadline = call.limit_deadline(settings.request_timeout_s, settings.max_request_timeout_s)
-        return ClassifyRequest(image, request_id, deadline, options, call.caller, "grpc")
 
     async def _classify(self, asked: ClassifyRequest, patience_s: float) -> pb.ClassifyResponse:
         async def attempt() -> pb.ClassifyResponse:
@@ -107,18 +94,13 @@ class ClassifierServicer(pb_grpc.ClassifierServicer):
         return await wait_out(attempt, min(asked.deadline, time.monotonic() + patience_s))
 
 
-def check_size(image: bytes, limit_bytes: int) -> None:
-    """Raises TooLarge for an image over SERVE_MAX_IMAGE_BYTES."""
-    if len(image) > limit_bytes:
-        raise TooLarge(f"image has {len(image)} bytes, the limit is {limit_bytes} (SERVE_MAX_IMAGE_BYTES)")
-
-
 def _size_of(item: pb.ClassifyStreamRequest) -> int:
     return item.ByteSize()
 
 
 def _add(context: ProtocolContext, calls: Calls, server: RpcServer) -> None:
-    pb_grpc.add_ClassifierServicer_to_server(ClassifierServicer(context, calls), server)
+    servicer = cast(Any, ClassifierServicer(context, calls))  # their context is ours, not the library's
+    pb_grpc.add_ClassifierServicer_to_server(servicer, cast(Any, server))
 
 
-RPC_SERVICE = RpcService(NAME, _add)
+RPC_SERVICE = RpcService(NAME, _add, {f"/{NAME}/Classify": ClassifyCall})

@@ -3,6 +3,8 @@
 Written here because the library's servicer forgets every watcher of a name when one of them leaves.
 """
 
+from typing import Any, cast
+
 from grpc import StatusCode
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
@@ -50,4 +52,4 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
 def add_health(context: ProtocolContext, names: list[str], server: RpcServer) -> None:
     """Answer for the services `names`."""
     servicer = HealthServicer(context, frozenset([*names, NAME, ""]))
-    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+    health_pb2_grpc.add_HealthServicer_to_server(servicer, cast(Any, server))

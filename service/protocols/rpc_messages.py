@@ -3,12 +3,14 @@
 from dataclasses import asdict
 
 from models.card import ModelCard
-from service.errors import BadRequest, ServiceError
+from service.errors import BadRequest, ServiceError, TooLarge
 from service.pb import classifier_pb2 as pb
 from service.protocols.options import parse_options
+from service.protocols.rpc_calls import Call
 from service.protocols.rpc_errors import find_code_number
 from service.protocols.status import find_status
-from service.types import ActivationMap, Classification, ClassifyOptions, ModelSummary
+from service.settings import Settings
+from service.types import ActivationMap, Classification, ClassifyOptions, ClassifyRequest, ModelSummary
 
 _Models = pb.ListModelsResponse
 
@@ -37,6 +39,23 @@ def read_image(request: pb.ClassifyRequest) -> bytes:
     if not image:
         raise BadRequest("the request has no image", "image")
     return image
+
+
+def read_request(
+    settings: Settings, call: Call, request_id: str, request: pb.ClassifyRequest
+) -> ClassifyRequest:
+    """One image and what is asked of it; raises BadRequest, TooLarge."""
+    call.model = request.model
+    image, options = read_image(request), read_options(request)
+    check_size(image, settings.max_image_bytes)
+    deadline = call.limit_deadline(settings.request_timeout_s, settings.max_request_timeout_s)
+    return ClassifyRequest(image, request_id, deadline, options, call.caller, "grpc")
+
+
+def check_size(image: bytes, limit_bytes: int) -> None:
+    """Raises TooLarge for an image over SERVE_MAX_IMAGE_BYTES."""
+    if len(image) > limit_bytes:
+        raise TooLarge(f"image has {len(image)} bytes, the limit is {limit_bytes} (SERVE_MAX_IMAGE_BYTES)")
 
 
 def write_answer(answer: Classification) -> pb.ClassifyResponse:

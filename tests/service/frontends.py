@@ -128,8 +128,8 @@ class RunningFrontend:
         self.url = f"http://127.0.0.1:{self.http_port}"
         metrics = directory / "metrics"
         metrics.mkdir(exist_ok=True)
-        start = StartFrontend(0, settings.to_json(), str(metrics))
-        self.child: Child = start_child("frontend", 0, start, self.listeners.list_fds(), 0)
+        self._start = StartFrontend(0, settings.to_json(), str(metrics))
+        self.child: Child = start_child("frontend", 0, self._start, self.listeners.list_fds(), 0)
         self.workers: dict[int, ThreadWorker] = {}
         self.served: list[ServedModel] = []
         self.refused: list[RefusedModel] = []
@@ -138,6 +138,17 @@ class RunningFrontend:
         """Until the process says that it serves."""
         while not isinstance(self._hear(30.0), Ready):
             continue
+
+    def replace(self) -> None:
+        """Kill the process and start its successor on the same sockets, without workers."""
+        self.child.process.kill()
+        self.child.process.wait()
+        self.child.close()
+        for worker in list(self.workers):
+            self.workers.pop(worker).die()
+        self.served.clear()
+        self.child = start_child("frontend", 0, self._start, self.listeners.list_fds(), 1)
+        self.wait_ready()
 
     def add_worker(
         self,

@@ -4,23 +4,18 @@ import asyncio
 import logging
 import socket
 import time
-from collections.abc import Callable
 
-from service.listening import BACKLOG, is_readable, turn_away
 from service.protocols.base import ProtocolContext
+from service.protocols.ports import POLL_S, Port
 from service.protocols.rest.access import make_admission
 from service.protocols.rest.app import make_app
 from service.protocols.rest.classify import ClassifyDesk
 from service.protocols.rest.connection import HttpConnection
 from service.protocols.rest.door import UNKNOWN_ROUTE, Door
 from service.protocols.rest.state import HttpState
-from service.tls import Certificates, TlsFiles, find_tls
+from service.tls import TlsFiles, find_tls
 
 TICK_S = 1.0
-SHUTDOWN_S = 5.0  # for a TLS caller to say goodbye
-POLL_S = 0.02
-# The longest that the opening packets of a connection are under way.
-HANDSHAKE_S = 0.1
 # While stopping, open connections that have nothing to answer are kept this long: a request may be on its
 # way, and is answered with `Connection: close` instead of being cut. Busy ones are likelier to send another.
 LINGER_S = 0.5
@@ -40,13 +35,11 @@ class RestServer:
         desk: ClassifyDesk | None = None,
     ) -> None:
         """`desk` None: nothing is classified here."""
-        self._tls, self._door, self._desk = tls, door, desk
+        self._door, self._desk = door, desk
         self._settings = context.settings
         self._requests = context.metrics.requests
-        self._socket = sock
-        self._loop = asyncio.get_running_loop()
+        self._port = Port(sock, self._connect, tls, context.settings.header_timeout_s)
         self._state = HttpState(is_secure=tls is not None)
-        self._server: asyncio.Server | None = None
         self._is_draining = False
         self._ticker: asyncio.Task[None] | None = None
 
@@ -54,20 +47,16 @@ class RestServer:
         """Accept connections."""
         logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # its warnings are callers' mistakes
         self._state.set_date()
-        self._ticker = self._loop.create_task(self._tick())
-        self._server = await self._listen(None if self._tls is None else self._tls.read())
+        self._ticker = asyncio.get_running_loop().create_task(self._tick())
+        await self._port.open()
 
     async def drain(self, timeout_s: float) -> None:
         """Accept nothing new, answer what came, then close."""
-        assert self._server is not None
         assert self._ticker is not None
         self._is_draining = True
         begun = time.monotonic()
         ends = begun + timeout_s
-        turn_away(self._socket)
-        await asyncio.sleep(HANDSHAKE_S)
-        await self._wait(lambda: not is_readable(self._socket.fileno()), ends)
-        self._server.close()
+        await self._port.close(ends)
         while (self._state.connections or self._state.tasks) and time.monotonic() < ends:
             self._close_idle(begun)
             await asyncio.sleep(POLL_S)
@@ -79,28 +68,6 @@ class RestServer:
         for connection in list(self._state.connections):
             connection.shutdown()
         self._ticker.cancel()
-
-    async def _listen(self, certificates: Certificates | None) -> asyncio.Server:
-        # The loop listens anew: with its own backlog, of 100, a burst of connections overflows it.
-        if certificates is None:
-            return await self._loop.create_server(self._connect, sock=self._socket, backlog=BACKLOG)
-        return await self._loop.create_server(
-            self._connect,
-            sock=self._socket,
-            backlog=BACKLOG,
-            ssl=certificates.context,
-            ssl_handshake_timeout=self._settings.header_timeout_s,
-            ssl_shutdown_timeout=SHUTDOWN_S,
-        )
-
-    async def _renew_certificates(self) -> None:
-        """Listen anew, on a duplicate of the socket: nobody is turned away, open connections stay."""
-        renewed = None if self._tls is None else self._tls.read_changed()
-        if renewed is None or self._server is None:
-            return
-        old, self._socket = self._server, self._socket.dup()
-        self._server = await self._listen(renewed)
-        old.close()
 
     def _close_idle(self, begun: float) -> None:
         """Close the connections that have waited for another request since `begun` for long enough."""
@@ -122,14 +89,10 @@ class RestServer:
             await asyncio.sleep(TICK_S)
             self._state.set_date()
             if not self._is_draining:
-                await self._renew_certificates()
+                await self._port.renew()
             now = time.monotonic()
             for connection in list(self._state.connections):
                 connection.watch(now)
-
-    async def _wait(self, condition: Callable[[], bool], until: float) -> None:
-        while not condition() and time.monotonic() < until:  # noqa: ASYNC110  # uvicorn tells nobody
-            await asyncio.sleep(POLL_S)
 
 
 async def start_rest(context: ProtocolContext, sock: socket.socket) -> RestServer:

@@ -12,8 +12,9 @@ from typing import Any, TypeVar, cast
 from models.card import Metric, ModelCard, PolicyCard, Preprocess, Provenance
 from service.access.gate import Gate
 from service.admission import InflightBudget, Lease
-from service.classifier import Classifier
-from service.errors import BrokenImage, UnknownModel
+from service.classifier import Cancellable, Classifier
+from service.errors import BrokenImage, ServiceError, UnknownModel
+from service.flights import Land, Landing
 from service.metrics import FrontendMetrics
 from service.protocols.base import ProtocolContext
 from service.settings import Settings
@@ -103,6 +104,18 @@ class FaultyClassifier:
             raise UnknownModel(f"no model {name!r} is served; served are: pets")
         return SUMMARY
 
+    def launch(self, request: ClassifyRequest, land: Land) -> Cancellable:
+        async def fly() -> None:
+            try:
+                landing: Landing = await self.classify(request)
+            except ServiceError as error:
+                landing = error
+            except RuntimeError:  # what nobody foresaw, as when an answer makes no sense
+                landing = cast(Landing, None)
+            land(landing)
+
+        return asyncio.get_running_loop().create_task(fly())
+
     async def classify(self, request: ClassifyRequest) -> Classification:
         self.asked.append(request)
         self.under_way += 1
@@ -162,11 +175,9 @@ class Served:
         context = ProtocolContext(
             settings, cast(Classifier, self.classifier), self.metrics, gate or Gate(None)
         )
-        with socket.socket() as sock:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            sock.bind(("127.0.0.1", 0))
-            self.address = f"127.0.0.1:{sock.getsockname()[1]}"
-            self.running = thread.run(rpc.start(context, sock))
+        sock = socket.create_server(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{sock.getsockname()[1]}"
+        self.running = thread.run(rpc.start(context, sock))
 
     def drain(self, timeout_s: float) -> None:
         self.thread.run(self.running.drain(timeout_s))

@@ -1,6 +1,5 @@
 """gRPC in a real frontend process: the same classifier, port, readiness and drain as HTTP's."""
 
-import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -130,13 +129,10 @@ def test_thousands_of_streamed_images_leave_the_memory_flat(frontend: RunningFro
 
 
 def test_a_killed_frontend_leaves_the_port_to_its_successor() -> None:
-    with run_frontend() as frontend:
-        address = f"127.0.0.1:{frontend.grpc_port}"
-        frontend.child.process.send_signal(signal.SIGKILL)
-        frontend.child.process.wait()
-        with run_frontend(grpc_port=str(frontend.grpc_port)) as successor:
-            successor.add_worker(1)
-            with grpc.insecure_channel(address) as channel:
-                stub = pb_grpc.ClassifierStub(channel)
-                answer = stub.Classify(pb.ClassifyRequest(image=b"image"), wait_for_ready=True, timeout=20)
-                assert answer.predictions
+    with run_frontend() as frontend, open_channel(frontend) as channel:
+        stub = pb_grpc.ClassifierStub(channel)
+        for _ in range(2):
+            frontend.add_worker(1)
+            answer = stub.Classify(pb.ClassifyRequest(image=b"image"), wait_for_ready=True, timeout=20)
+            assert answer.predictions
+            frontend.replace()
