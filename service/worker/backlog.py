@@ -39,6 +39,8 @@ class Backlog:
             self._queued += (ms > 0.0) - (request.backlog_ms > 0.0)
             # Sums of floats do not come back to nothing by themselves.
             self._queued_ms = self._queued_ms + ms - request.backlog_ms if self._queued else 0.0
+            if not self._queued:  # by whatever way the last one went
+                self._pace.rest()
         request.backlog_ms = ms
 
     def settle(self, request: Request, ms: float) -> None:

@@ -35,6 +35,10 @@ class Pace:
         self._last = now
         self._since = now if is_more else None
 
+    def rest(self) -> None:
+        """Nothing is left to do: the time from here on is no work's."""
+        self._since = None
+
     def _forget(self) -> None:
         """As predicted, for a span: a first moment says little."""
         self._done_ms, self._took_ms = self._lanes * SPAN_S * 1000, SPAN_S * 1000

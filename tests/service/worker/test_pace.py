@@ -2,7 +2,9 @@
 
 import pytest
 
+from service.worker.backlog import Backlog
 from service.worker.pace import LEAST, SPAN_S, Pace
+from tests.service.worker.parts import Line
 
 STEP_S = 0.01
 
@@ -45,3 +47,19 @@ def test_what_was_slow_long_ago_is_forgotten() -> None:
     assert pace.rate < 1.0
     pace.note(20.0, ended + 2 * SPAN_S, is_more=True)
     assert pace.rate == 2.0
+
+
+def test_time_without_work_is_no_slowness() -> None:
+    """The last request is forgotten, not settled: what its views cost had been predicted anew meanwhile."""
+    line = Line()
+    backlog = Backlog({"center": 100.0}, "center", lanes=2)
+    last = line.ask()
+    backlog.arrive(last)
+    backlog.start(0, 10.0, 100.0)
+    backlog.end(0)
+    backlog.forget(last)
+    for request in (line.ask(), line.ask()):
+        backlog.arrive(request)
+    backlog.start(0, 15.0, 100.0)  # after five idle seconds
+    assert backlog.wait_ms(15.0) == pytest.approx(3 * 100.0 / 2, rel=0.01)
+    line.close()
