@@ -154,6 +154,11 @@ class Draining(OverloadError):
     slug = "draining"
 
 
+def make_stopped() -> Draining:
+    """For whoever is cancelled although the caller still waits: the time to drain is over."""
+    return Draining("this server stopped before the answer was ready, ask another one", retry_after_s=1.0)
+
+
 class DeadlinePassed(OverloadError):
     """The deadline ended before the answer."""
 

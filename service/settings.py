@@ -85,9 +85,7 @@ class Settings:
     request_timeout_s: PositiveFloat = _says(30.0, "deadline of a request that states none")
     max_request_timeout_s: PositiveFloat = _says(300.0, "longest deadline a request may ask for")
     header_timeout_s: PositiveFloat = _says(10.0, "time to send a request's headers")
-    body_timeout_s: PositiveFloat = _says(
-        30.0, "longest silence within a request's body or a gRPC message"
-    )
+    body_timeout_s: PositiveFloat = _says(30.0, "longest silence within a request's body or a gRPC message")
     keepalive_timeout_s: PositiveFloat = _says(
         75.0, "idle time after which an HTTP connection, or a stream of images over gRPC, is closed"
     )

@@ -14,27 +14,21 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 import service.protocols
 from models.catalog import find_entries
-from service.errors import ServiceError
+from service.errors import ServiceError, make_stopped
 from service.protocols.base import ProtocolContext, ProtocolEntry
 from service.protocols.h2.connection import H2Connection
 from service.protocols.h2.limits import Limits
 from service.protocols.h2.stream import Handler, Stream
 from service.protocols.h2.streams import Requests
 from service.protocols.ports import POLL_S, Port
-from service.protocols.rpc_call import (
-    STOPPED,
-    CallDesk,
-    Inbound,
-    Refusal,
-    TaskCall,
-    refuse_at_once,
-    turn_away,
-)
+from service.protocols.rpc_call import TaskCall
 from service.protocols.rpc_calls import Calls
 from service.protocols.rpc_door import CLASSIFYING, RpcDoor
 from service.protocols.rpc_health import NAME as HEALTH
 from service.protocols.rpc_health import add_health
+from service.protocols.rpc_inbound import CallDesk, Inbound
 from service.protocols.rpc_methods import Methods
+from service.protocols.rpc_refusals import Refusal, refuse_at_once, turn_away
 from service.protocols.rpc_service import DirectCall, RpcService
 from service.protocols.rpc_wire import ENCODINGS, NO_CALL, CallHead, read_head
 from service.settings import Settings
@@ -140,7 +134,7 @@ class RunningRpc:
         for connection in list(self._connections):
             for stream in connection.streams:
                 if isinstance(stream.handler, Inbound):
-                    stream.handler.stop(STOPPED)
+                    stream.handler.stop(make_stopped())
         await asyncio.sleep(0)  # cancelled tasks say their last words
         await asyncio.sleep(0)
         for connection in list(self._connections):

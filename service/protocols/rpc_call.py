@@ -1,132 +1,24 @@
-"""A gRPC call on its stream: reads messages within their time and size, and runs the method as a task.
+"""A gRPC call whose method is a coroutine: it runs as a task, and takes messages as they come.
 
-`Inbound` is what every call has; `TaskCall` is for methods that are coroutines. The one method that decides
-how much the port serves has a call of its own (rpc_classify.py).
+The one method that decides how much the port serves has a call of its own (rpc_classify.py).
 """
 
 import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from typing import Any
 
 import grpc
 
-from service.admission import Lease
-from service.classifier import Classifier
-from service.errors import BadRequest, DeadlinePassed, Draining, RequestTimeout, ServiceError
+from service.errors import BadRequest, DeadlinePassed, RequestTimeout, ServiceError
 from service.protocols.h2.stream import Stream
-from service.protocols.rpc_calls import Call, Calls
+from service.protocols.rpc_calls import Call
 from service.protocols.rpc_context import Aborted, CallerLeft, RpcContext
 from service.protocols.rpc_errors import REQUEST_ID_KEY, find_code, make_trailers
+from service.protocols.rpc_inbound import CallDesk, Inbound
 from service.protocols.rpc_methods import Method
-from service.protocols.rpc_wire import ENCODINGS, CallHead, MessageReader, inflate, write_trailers
-from service.settings import Settings
-
-STOPPED = Draining("this server stopped before the answer was ready, ask another one", retry_after_s=1.0)
-
-
-@dataclass(frozen=True, slots=True)
-class CallDesk:
-    """What every call of a server needs. `max_message_bytes`: as received, and inflated."""
-
-    classifier: Classifier
-    settings: Settings
-    calls: Calls
-    max_message_bytes: int
-
-
-class Inbound:
-    """Messages as they come in; a subclass takes them, and says when it has."""
-
-    def __init__(self, desk: CallDesk, stream: Stream, head: CallHead, caller: str) -> None:
-        self.desk, self.stream, self.head, self.caller = desk, stream, head, caller
-        self._reader = MessageReader()
-        self._lease: Lease | None = None
-        self._owed_bytes = 0
-        self._message_since = time.monotonic()
-        self.is_over = False
-
-    def take(self, message: bytes, *, is_compressed: bool) -> None:
-        """A message is whole."""
-        raise NotImplementedError
-
-    def refuse(self, code: grpc.StatusCode, details: str, error: ServiceError | None = None) -> None:
-        """The call ends with that status; `error` is why, where it is one of ours."""
-        raise NotImplementedError
-
-    def stop(self, error: ServiceError) -> None:
-        """End it before its time."""
-        raise NotImplementedError
-
-    @property
-    def is_behind(self) -> bool:
-        """Messages wait for somebody to take them: the sender must wait, too."""
-        return False
-
-    def feed(self, chunk: bytes) -> None:
-        """See h2.stream.Handler."""
-        self._owed_bytes += len(chunk)
-        while chunk and not self.is_over:
-            if self._reader.size_bytes is None:
-                self._message_since = self.stream.read_at
-                chunk = self._reader.read_prefix(chunk)
-                if self._reader.size_bytes is None or not self._check_prefix(self._reader.size_bytes):
-                    break
-                if self._reader.size_bytes:
-                    continue
-            message, chunk = self._reader.read_content(chunk)
-            if message is not None:
-                self.take(message, is_compressed=self._reader.is_compressed)
-        self.settle()
-
-    def settle(self) -> None:
-        """Let the sender send as much again as was taken."""
-        if self._owed_bytes and not self.is_behind and not self.is_over:
-            owed, self._owed_bytes = self._owed_bytes, 0
-            self.stream.credit(owed)
-
-    def release(self) -> None:
-        """The message that was read last is not held here any more."""
-        if self._lease is not None:
-            self._lease.release()
-            self._lease = None
-
-    def tell(self, error: ServiceError) -> None:
-        """End the call with an error of ours."""
-        self.refuse(find_code(error), error.detail, error)
-
-    def find_delay(self, now: float) -> ServiceError | None:
-        """Why a message is not waited for any more: nothing of it came for too long, or never its end."""
-        settings = self.desk.settings
-        silence_s, whole_s = settings.body_timeout_s, settings.request_timeout_s
-        if now - self.stream.read_at > silence_s:
-            return RequestTimeout(f"no message in {silence_s:g} s")
-        if now - self._message_since > whole_s:
-            return RequestTimeout(f"no end of a message in {whole_s:g} s")
-        return None
-
-    def inflate(self, message: bytes) -> bytes:
-        """A compressed message as it was; raises ServiceError."""
-        if self.head.encoding not in ENCODINGS:
-            raise BadRequest("a compressed message without grpc-encoding")
-        return inflate(message, self.head.encoding, self.desk.max_message_bytes)
-
-    def _check_prefix(self, size_bytes: int) -> bool:
-        """Hold room for a message of that size, of which nothing has come."""
-        if size_bytes > self.desk.max_message_bytes:
-            limit = self.desk.max_message_bytes
-            detail = f"the message has {size_bytes} bytes, the limit is {limit} (SERVE_MAX_IMAGE_BYTES)"
-            self.refuse(grpc.StatusCode.RESOURCE_EXHAUSTED, detail)
-            return False
-        try:
-            self.release()
-            self._lease = self.desk.classifier.reserve(size_bytes)
-        except ServiceError as error:
-            self.tell(error)
-            return False
-        return True
+from service.protocols.rpc_wire import CallHead
 
 
 class TaskCall(Inbound):
@@ -311,35 +203,3 @@ class TaskCall(Inbound):
         self.is_over = True
         self.release()
         self._messages.clear()
-
-
-class Refusal:
-    """A call that is answered at once, whatever comes after its headers."""
-
-    def feed(self, chunk: bytes) -> None:
-        """See h2.stream.Handler."""
-
-    def end(self) -> None:
-        """See h2.stream.Handler."""
-
-    def lose(self) -> None:
-        """See h2.stream.Handler."""
-
-    def watch(self, now: float) -> None:
-        """See h2.stream.Handler."""
-
-
-def refuse_at_once(stream: Stream, code: grpc.StatusCode, details: str) -> Refusal:
-    """End a call that asks for no method of ours."""
-    stream.end(write_trailers(code, details, (), is_alone=True))
-    return Refusal()
-
-
-def turn_away(desk: CallDesk, stream: Stream, head: CallHead, error: ServiceError, route: str) -> Refusal:
-    """End a call whose caller may not make it, counted under `route`."""
-    call = Call(head, "", None)
-    desk.calls.begin()
-    desk.calls.end(route, call, find_code(error).name)
-    metadata = make_trailers(error, call.request_id)
-    stream.end(write_trailers(find_code(error), error.detail, metadata, is_alone=True))
-    return Refusal()

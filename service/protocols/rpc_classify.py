@@ -15,9 +15,9 @@ from service.flights import Landing
 from service.metrics import ABORTED
 from service.pb import classifier_pb2 as pb
 from service.protocols.h2.stream import Stream
-from service.protocols.rpc_call import CallDesk, Inbound
 from service.protocols.rpc_calls import Call
 from service.protocols.rpc_errors import REQUEST_ID_KEY, find_code, make_trailers
+from service.protocols.rpc_inbound import CallDesk, Inbound
 from service.protocols.rpc_messages import read_request, write_answer
 from service.protocols.rpc_wire import CallHead, Metadata, write_message, write_opening, write_trailers
 

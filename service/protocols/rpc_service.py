@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 from service.protocols.base import ProtocolContext
 from service.protocols.h2.stream import Handler, Stream
-from service.protocols.rpc_call import CallDesk
 from service.protocols.rpc_calls import Calls
+from service.protocols.rpc_inbound import CallDesk
 from service.protocols.rpc_methods import Methods
 from service.protocols.rpc_wire import CallHead
 

@@ -164,7 +164,7 @@ class H2Connection(asyncio.Protocol, Generic[Head]):
 
     def take_frame(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
         """See parser.Sink."""
-        self._streams.check_order(kind)
+        self._streams.blocks.check_order(kind)
         try:
             self._sort_frame(kind, flags, stream_id, payload)
         except StreamFault as fault:
@@ -244,7 +244,7 @@ class H2Connection(asyncio.Protocol, Generic[Head]):
 
     def _is_half_read(self, since: float) -> bool:
         """A frame other than data, or a header block, has begun before then and is not whole."""
-        block_since = self._streams.block_since
+        block_since = self._streams.blocks.since
         is_frame_old = self._parser.is_amid and self._parser.rest_since < since
         return is_frame_old or (block_since is not None and block_since < since)
 

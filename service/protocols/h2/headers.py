@@ -5,12 +5,19 @@ So what a block meant is remembered until it does, and most calls cost a diction
 """
 
 from collections.abc import Callable, Iterable
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from hpack import Decoder
 from hpack.exceptions import HPACKError, OversizedHeaderListError
 
-from service.protocols.h2.frames import ConnectionFault, ErrorCode
+from service.protocols.h2.frames import (
+    CONTINUATION,
+    END_HEADERS,
+    HAS_PRIORITY,
+    ConnectionFault,
+    ErrorCode,
+    strip_padding,
+)
 
 Headers = tuple[tuple[bytes, bytes], ...]
 Head = TypeVar("Head")
@@ -56,6 +63,59 @@ class HeaderReader(Generic[Head]):
         if len(self._known) < REMEMBERED:
             self._known[block] = head
         return head
+
+
+class HeaderBlock(NamedTuple):
+    """A whole one, with the flags of the HEADERS frame it began with."""
+
+    flags: int
+    stream_id: int
+    content: bytes
+
+
+class HeaderBlocks:
+    """Puts together what HEADERS and CONTINUATION frames bring (section 6.10). `since`: when the one that is
+    not whole began.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._parts: list[bytes] = []
+        self._flags = self._stream_id = self._size_bytes = 0
+        self.since: float | None = None
+
+    def check_order(self, kind: int) -> None:
+        """Raises ConnectionFault for anything within a header block but its continuation."""
+        if self._parts and kind != CONTINUATION:
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "headers were not ended")
+
+    def begin(self, flags: int, stream_id: int, payload: bytes, now: float) -> HeaderBlock | None:
+        """A HEADERS frame, None while its block is not whole; raises ConnectionFault."""
+        if not stream_id % 2:
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "clients open streams of odd numbers")
+        content = strip_padding(payload, flags)
+        if flags & HAS_PRIORITY:
+            if len(content) < 5:
+                raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "headers without their priority")
+            content = content[5:]
+        if flags & END_HEADERS:
+            return HeaderBlock(flags, stream_id, content)
+        self._parts, self._size_bytes, self.since = [content], len(content), now
+        self._flags, self._stream_id = flags, stream_id
+        return None
+
+    def go_on(self, flags: int, stream_id: int, payload: bytes) -> HeaderBlock | None:
+        """A CONTINUATION frame, None while the block is not whole; raises ConnectionFault."""
+        if not self._parts or stream_id != self._stream_id:
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "a continuation of nothing")
+        self._parts.append(payload)
+        self._size_bytes += len(payload)
+        if self._size_bytes > self._max_bytes:
+            raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "metadata is too large")
+        if not flags & END_HEADERS:
+            return None
+        content, self._parts, self.since = b"".join(self._parts), [], None
+        return HeaderBlock(self._flags, stream_id, content)
 
 
 def write_headers(headers: Iterable[tuple[bytes, bytes]]) -> bytes:

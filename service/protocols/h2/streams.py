@@ -5,13 +5,11 @@ from dataclasses import dataclass
 from typing import Generic, Protocol
 
 from service.protocols.h2.frames import (
-    CONTINUATION,
+    DATA,
     DEFAULT_FRAME_BYTES,
     DEFAULT_TABLE_BYTES,
     DEFAULT_WINDOW,
-    END_HEADERS,
     END_STREAM,
-    HAS_PRIORITY,
     LARGEST_FRAME_BYTES,
     MAX_WINDOW,
     WINDOW_UPDATE,
@@ -22,7 +20,14 @@ from service.protocols.h2.frames import (
     pack_number,
     strip_padding,
 )
-from service.protocols.h2.headers import SIZE_UPDATE_TO_ZERO, Head, HeaderReader, Headers
+from service.protocols.h2.headers import (
+    SIZE_UPDATE_TO_ZERO,
+    Head,
+    HeaderBlock,
+    HeaderBlocks,
+    HeaderReader,
+    Headers,
+)
 from service.protocols.h2.limits import CONNECTION_WINDOW, MAX_IDLE_FRAMES, Limits
 from service.protocols.h2.stream import Handler, Stream
 
@@ -61,9 +66,7 @@ class Streams(Generic[Head]):
         self._open: dict[int, Stream] = {}
         self._held: dict[int, Stream] = {}  # what waits for more of a window
         self._reader = HeaderReader(limits.max_header_bytes, requests.understand)
-        self._block: list[bytes] = []  # of headers that are not whole
-        self._block_stream = self._block_flags = self._block_bytes = 0
-        self.block_since: float | None = None
+        self.blocks = HeaderBlocks(limits.max_header_bytes)
         self._data_stream: Stream | None = None
         self._data_flags = 0
         self._receive_window, self._uncredited = CONNECTION_WINDOW, 0
@@ -141,7 +144,7 @@ class Streams(Generic[Head]):
 
     def begin_data(self, size_bytes: int, flags: int, stream_id: int) -> None:
         """See parser.Sink."""
-        self.check_order(0)
+        self.blocks.check_order(DATA)
         if not stream_id or stream_id > self.last_id:
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "data on a stream that was not opened")
         self._receive_window -= size_bytes
@@ -184,41 +187,20 @@ class Streams(Generic[Head]):
 
     # Headers
 
-    def check_order(self, kind: int) -> None:
-        """Raises ConnectionFault for anything within a header block but its continuation."""
-        if self._block and kind != CONTINUATION:
-            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "headers were not ended")
-
     def take_headers(self, flags: int, stream_id: int, payload: bytes) -> None:
         """A request, or the trailers of one; raises ConnectionFault, StreamFault."""
-        if not stream_id % 2:
-            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "clients open streams of odd numbers")
-        payload = strip_padding(payload, flags)
-        if flags & HAS_PRIORITY:
-            if len(payload) < 5:
-                raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "headers without their priority")
-            payload = payload[5:]
-        if flags & END_HEADERS:
-            self._take_block(flags, stream_id, payload)
-            return
-        self._block, self._block_bytes, self.block_since = [payload], len(payload), self._wire.read_at
-        self._block_stream, self._block_flags = stream_id, flags
+        self._take_block(self.blocks.begin(flags, stream_id, payload, self._wire.read_at))
 
     def take_continuation(self, flags: int, stream_id: int, payload: bytes) -> None:
         """More of a header block; raises ConnectionFault, StreamFault."""
-        if not self._block or stream_id != self._block_stream:
-            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "a continuation of nothing")
         self.count_idle_frame()
-        self._block.append(payload)
-        self._block_bytes += len(payload)
-        if self._block_bytes > self._limits.max_header_bytes:
-            raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "metadata is too large")
-        if flags & END_HEADERS:
-            block, self._block, self.block_since = b"".join(self._block), [], None
-            self._take_block(self._block_flags, stream_id, block)
+        self._take_block(self.blocks.go_on(flags, stream_id, payload))
 
-    def _take_block(self, flags: int, stream_id: int, block: bytes) -> None:
-        head = self._reader.read(block)  # always: the table must stay the same as the client's
+    def _take_block(self, block: HeaderBlock | None) -> None:
+        if block is None:
+            return
+        head = self._reader.read(block.content)  # always: the table must stay the same as the client's
+        flags, stream_id = block.flags, block.stream_id
         stream = self._open.get(stream_id)
         if stream is not None:
             if stream.is_remote_ended or not flags & END_STREAM:
@@ -231,11 +213,14 @@ class Streams(Generic[Head]):
         if stream_id > self.taken_until or len(self._open) >= self._limits.max_streams:
             self.count_idle_frame()
             raise StreamFault(stream_id, ErrorCode.REFUSED_STREAM)
+        self._open_stream(stream_id, head, is_ended=bool(flags & END_STREAM))
+
+    def _open_stream(self, stream_id: int, head: Head, *, is_ended: bool) -> None:
         stream = Stream(stream_id, self, self._initial_window, self._wire.read_at)
-        stream.is_remote_ended = bool(flags & END_STREAM)
+        stream.is_remote_ended = is_ended
         self._open[stream_id] = stream
         stream.handler = self._open_request(stream, head)
-        if stream.is_remote_ended and not stream.is_ended:
+        if is_ended and not stream.is_ended:
             stream.handler.end()
 
     # Windows, resets and settings

@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl
 
 from service.admission import Lease
 from service.classifier import Cancellable
-from service.errors import BadRequest, RequestTimeout, ServiceError
+from service.errors import BadRequest, RequestTimeout, ServiceError, make_stopped
 from service.flights import Landing
 from service.metrics import ABORTED
 from service.protocols.base import ProtocolContext
@@ -20,7 +20,7 @@ from service.protocols.options import parse_deadline, parse_options
 from service.protocols.rest.answers import encode_classification, format_server_timing
 from service.protocols.rest.body import FORM_BYTES, check_headers, check_size, is_form, read_image
 from service.protocols.rest.cycle import Cycle
-from service.protocols.rest.door import STOPPED, Door
+from service.protocols.rest.door import Door
 from service.protocols.rest.exchange import CLASSIFY_PATH, Answer, Exchange
 from service.protocols.rest.problems import encode_problem
 from service.types import Classification, ClassifyOptions, ClassifyRequest
@@ -175,7 +175,7 @@ class ClassifyCycle:
     def stop(self) -> None:
         """The server stops before the answer is there."""
         if not self._is_over:
-            self._tell(STOPPED)
+            self._tell(make_stopped())
 
     def _check(self) -> None:
         desk, exchange = self._desk, self._exchange

@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Awaitable, Callable
 
-from service.errors import BadRequest, Draining, Internal, ServiceError
+from service.errors import BadRequest, Internal, ServiceError, make_stopped
 from service.metrics import ABORTED
 from service.protocols.base import ProtocolContext
 from service.protocols.rest.access import Admit
@@ -26,8 +26,6 @@ Send = Callable[[Message], Awaitable[None]]
 UNKNOWN_ROUTE = "unknown"
 DOCUMENT = "/openapi.json"
 PROBES = frozenset({"/livez", "/readyz", "/metrics"})  # asked every few seconds, so logged at debug only
-# For whoever is cancelled although the caller still waits: the drain's time is over.
-STOPPED = Draining("this server stopped before the answer was ready, ask another one", retry_after_s=1.0)
 
 
 class Door:
@@ -114,7 +112,7 @@ class Door:
         except ServiceError as error:
             code = await self._finish(scope, encode_error(error, exchange), exchange)
         except (CallerGone, asyncio.CancelledError):
-            code = await self._finish(scope, encode_error(STOPPED, exchange), exchange)
+            code = await self._finish(scope, encode_error(make_stopped(), exchange), exchange)
         except Exception:
             code = await self._finish(scope, self.report(exchange), exchange)
         route = scope.get("route")  # the framework leaves none for its own document
